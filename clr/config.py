@@ -51,6 +51,11 @@ def _refuse_auto_cycles(value: object) -> object:
     return value
 
 
+def _check_order(min_lr: float, max_lr: float) -> None:
+    if min_lr >= max_lr:
+        raise ValueError(f"max_lr must be > min_lr ({min_lr:g}), got {max_lr:g}: raise max_lr or lower min_lr")
+
+
 def _check_ratio(value: float | str) -> float | str:
     """Checks that a ratio is a number or ``p/q``, in bounds, with a denominator that keeps exact arithmetic quick."""
     try:
@@ -126,8 +131,56 @@ class CosineSchedule(StrictModel):
 
     @model_validator(mode="after")
     def _rates_are_ordered(self) -> Self:
-        if self.min_lr >= self.max_lr:
-            raise ValueError(f"max_lr must be > min_lr ({self.min_lr:g}), got {self.max_lr:g}: raise max_lr or lower min_lr")
+        _check_order(self.min_lr, self.max_lr)
+        return self
+
+
+class OneCycleSchedule(StrictModel):
+    """One rise and one long fall, both cosine (1708.07120; the form of torch's ``OneCycleLR``)."""
+
+    type: Literal["one_cycle"] = "one_cycle"
+    max_lr: MaxRate = Field(0.1, description="The rate at the top.")
+    rise_fraction: Float = Field(0.3, gt=0, lt=1, description="Share of the run in which the rate rises.")
+    start_divisor: Float = Field(25.0, ge=1, description="The run starts at max_lr divided by this.")
+    end_divisor: Float = Field(1e4, ge=1, description="The run ends at its starting rate divided by this.")
+    epochs: Epochs = Field(20, description="Length of the run in epochs.")
+    snapshots: Cycles = Field(1, description="Equally spaced snapshots (the NoCycle control).")
+
+
+class TriangularSchedule(StrictModel):
+    """Smith's cyclical rate: up and down in straight lines, in every cycle (1506.01186, section 3.1).
+
+    ``triangular2`` halves the height at each cycle. The minimum lies on the boundary between two cycles, so the last step of a
+    cycle is one step away from it.
+    """
+
+    type: Literal["triangular", "triangular2"] = "triangular"
+    min_lr: Rate = Field(0.025, description="The rate at the boundaries (1506.01186, section 3.3: a quarter to a third of max_lr).")
+    max_lr: MaxRate = Field(0.1, description="The rate in the middle of the first cycle.")
+    cycles: Cycles = Field(3, description="Number of cycles, so of snapshots (1506.01186: at least 3).")
+    epochs_per_cycle: Epochs = Field(8, description="Length of a cycle in epochs, twice Smith's step size of 2 to 8 epochs.")
+    cycle_limit: Cycles | None = Field(None, description="After this many cycles the rate stays at min_lr. Null: no limit.")
+
+    @model_validator(mode="after")
+    def _rates_are_ordered(self) -> Self:
+        _check_order(self.min_lr, self.max_lr)
+        return self
+
+
+class ExpRangeSchedule(StrictModel):
+    """Smith's triangular rate whose height shrinks by ``gamma`` at every step of the run (1506.01186, section 3.1)."""
+
+    type: Literal["exp_range"] = "exp_range"
+    min_lr: Rate = Field(0.025, description="The rate at the boundaries.")
+    max_lr: MaxRate = Field(0.1, description="The rate in the middle of the first cycle, before shrinking.")
+    gamma: Float = Field(0.99994, gt=0, le=1, description="Factor per optimizer step, counted from the start (1506.01186, section 4.1).")
+    cycles: Cycles = Field(3, description="Number of cycles, so of snapshots.")
+    epochs_per_cycle: Epochs = Field(8, description="Length of a cycle in epochs.")
+    cycle_limit: Cycles | None = Field(None, description="After this many cycles the rate stays at min_lr. Null: no limit.")
+
+    @model_validator(mode="after")
+    def _rates_are_ordered(self) -> Self:
+        _check_order(self.min_lr, self.max_lr)
         return self
 
 
@@ -144,6 +197,7 @@ class WarmRestartsSchedule(StrictModel):
     epochs: Epochs | None = Field(None, description="Length of the whole run in epochs, shared among the cycles; or give epochs_per_cycle.")
     cycle_mult: Ratio = Field(1, description="Each cycle is this many times as long as the one before: number or ratio 'p/q'.")
     restart_decay: Float = Field(1.0, gt=0, le=1, description="Each cycle's maximum rate is this many times the one before.")
+    cycle_limit: Cycles | None = Field(None, description="After this many cycles the rate stays at min_lr. Null: no limit.")
     warmup_steps: Int = Field(0, ge=0, description="Steps of linear warm-up inside the first cycle; moves no boundary.")
     boundaries: Literal["balanced", "paper"] = Field(
         "balanced",
@@ -176,7 +230,15 @@ class WarmRestartsSchedule(StrictModel):
 
 
 ScheduleConfig = Annotated[
-    FixedSchedule | StepSchedule | ExponentialSchedule | CosineSchedule | WarmRestartsSchedule, Field(discriminator="type")
+    FixedSchedule
+    | StepSchedule
+    | ExponentialSchedule
+    | CosineSchedule
+    | OneCycleSchedule
+    | TriangularSchedule
+    | ExpRangeSchedule
+    | WarmRestartsSchedule,
+    Field(discriminator="type"),
 ]
 
 

@@ -18,9 +18,12 @@ from clr.config import (
     MAX_STEPS,
     CosineSchedule,
     ExponentialSchedule,
+    ExpRangeSchedule,
     FixedSchedule,
+    OneCycleSchedule,
     ScheduleConfig,
     StepSchedule,
+    TriangularSchedule,
     WarmRestartsSchedule,
     as_fraction,
 )
@@ -83,25 +86,26 @@ def build_schedule(config: ScheduleConfig, *, steps_per_epoch: int, epochs: floa
     if steps_per_epoch < 1:
         raise ScheduleError(f"steps_per_epoch must be >= 1, got {steps_per_epoch}: lower batch_size or add rows")
     match config:
-        case FixedSchedule():
-            schedule = _without_cycles(config, _num_steps(epochs or config.epochs, steps_per_epoch), lambda _: _fixed(config))
-        case StepSchedule():
-            schedule = _without_cycles(config, _num_steps(epochs or config.epochs, steps_per_epoch), lambda n: _step(config, n))
-        case ExponentialSchedule():
-            schedule = _without_cycles(config, _num_steps(epochs or config.epochs, steps_per_epoch), lambda n: _exponential(config, n))
-        case CosineSchedule():
-            schedule = _without_cycles(config, _num_steps(epochs or config.epochs, steps_per_epoch), lambda n: _cosine(config, n))
         case WarmRestartsSchedule():
-            schedule = _warm_restarts(config, steps_per_epoch, epochs)
+            return _with_warmup(_warm_restarts(config, _cycled_steps(config, steps_per_epoch, epochs)), config.warmup_steps)
+        case TriangularSchedule() | ExpRangeSchedule():
+            return _triangular(config, _cycled_steps(config, steps_per_epoch, epochs))
+        case OneCycleSchedule():
+            num_steps = _num_steps(epochs or config.epochs, steps_per_epoch)
+            return Schedule(num_steps, _spaced_ends(num_steps, config.snapshots), _one_cycle(config, num_steps))
+        case FixedSchedule() | StepSchedule() | ExponentialSchedule() | CosineSchedule():
+            num_steps = _num_steps(epochs or config.epochs, steps_per_epoch)
+            plain = Schedule(num_steps, _spaced_ends(num_steps, config.snapshots), _annealed_once(config, num_steps))
+            return _with_warmup(plain, config.warmup_steps)
         case _:
             assert_never(config)
-    return _with_warmup(schedule, config.warmup_steps)
 
 
-def balanced_ends(num_steps: int, cycles: int, cycle_mult: Fraction = Fraction(1)) -> tuple[int, ...]:
-    """Exactly ``cycles`` exclusive ends that share ``num_steps`` in the ratio 1 : m : m² …; the last end is ``num_steps``.
+def balanced_ends(num_steps: int | Fraction, cycles: int, cycle_mult: Fraction = Fraction(1)) -> tuple[int, ...]:
+    """Exactly ``cycles`` exclusive ends that share ``num_steps`` in the ratio 1 : m : m² …; the last end is ``floor(num_steps)``.
 
-    For m = 1 this is ``floor(j T / M)``. Exact rationals: ``int(log(…))`` is wrong for m = 3 at the 5th restart.
+    For m = 1 this is ``floor(j T / M)``. T may be a fraction (cycles of 3.5 steps end at 3, 7, 10, …), so that appending
+    cycles moves no earlier end. Exact rationals: ``int(log(…))`` is wrong for m = 3 at the 5th restart.
 
     Raises:
         ScheduleError: A cycle would be shorter than two steps.
@@ -113,11 +117,11 @@ def balanced_ends(num_steps: int, cycles: int, cycle_mult: Fraction = Fraction(1
         if cycle_mult == 1:
             limit = num_steps // MIN_CYCLE_STEPS
             raise ScheduleError(
-                f"cycles must be between 1 and {limit} for {num_steps} steps (two steps each at least), got {cycles}: "
+                f"cycles must be between 1 and {limit} for {ends[-1]} steps (two steps each at least), got {cycles}: "
                 "lower cycles, train for more epochs, or lower batch_size"
             )
         raise ScheduleError(
-            f"each cycle must have at least {MIN_CYCLE_STEPS} steps, got one of {shortest} in {cycles} cycles over {num_steps} steps "
+            f"each cycle must have at least {MIN_CYCLE_STEPS} steps, got one of {shortest} in {cycles} cycles over {ends[-1]} steps "
             f"with cycle_mult {float(cycle_mult):g}: lower cycles, take cycle_mult nearer to 1, or train longer"
         )
     return ends
@@ -160,68 +164,115 @@ def _num_steps(epochs: float, steps_per_epoch: int) -> int:
     return num_steps
 
 
-def _without_cycles(
-    config: FixedSchedule | StepSchedule | ExponentialSchedule | CosineSchedule,
-    num_steps: int,
-    rate_over: Callable[[int], Callable[[int], float]],
-) -> Schedule:
-    """A schedule whose snapshots are equally spaced: the NoCycle control of 1704.00109, section 4."""
-    if config.snapshots > num_steps:
-        raise ScheduleError(
-            f"snapshots must be between 1 and num_steps ({num_steps}), got {config.snapshots}: lower snapshots or train longer"
-        )
-    ends = tuple((j + 1) * num_steps // config.snapshots for j in range(config.snapshots))
-    return Schedule(num_steps, ends, rate_over(num_steps))
-
-
-def _fixed(config: FixedSchedule) -> Callable[[int], float]:
-    return lambda _: config.max_lr
-
-
-def _step(config: StepSchedule, num_steps: int) -> Callable[[int], float]:
-    milestones = [math.floor(as_fraction(share) * num_steps) for share in config.milestones]
-    return lambda step: config.max_lr * config.gamma ** bisect_right(milestones, step)
-
-
-def _exponential(config: ExponentialSchedule, num_steps: int) -> Callable[[int], float]:
-    if config.gamma is not None:
-        gamma = config.gamma
-        return lambda step: config.max_lr * gamma**step
-    return lambda step: config.max_lr * 0.01 ** (step / max(1, num_steps - 1))
-
-
-def _cosine(config: CosineSchedule, num_steps: int) -> Callable[[int], float]:
-    return lambda step: cosine_rate(config.max_lr, config.min_lr, step, num_steps)
-
-
-def _warm_restarts(config: WarmRestartsSchedule, steps_per_epoch: int, epochs: float | None) -> Schedule:
-    mult = as_fraction(config.cycle_mult)
-    length = epochs if epochs is not None else config.epochs
+def _cycled_steps(config: WarmRestartsSchedule | TriangularSchedule | ExpRangeSchedule, steps_per_epoch: int, epochs: float | None) -> int:
+    """T for a document that fixes its length by the length of its first cycle, or by ``epochs``; exact."""
+    mult = as_fraction(config.cycle_mult) if isinstance(config, WarmRestartsSchedule) else Fraction(1)
+    length = epochs or (config.epochs if isinstance(config, WarmRestartsSchedule) else None)
     if length is not None:
-        num_steps = _num_steps(length, steps_per_epoch)
-    else:
-        assert config.epochs_per_cycle is not None, "the document's validator fills one of the two lengths"
-        num_steps = math.floor(as_fraction(config.epochs_per_cycle) * sum(mult**j for j in range(config.cycles)) * steps_per_epoch)
-        if num_steps > MAX_STEPS:
-            raise ScheduleError(
-                f"a run must have at most {MAX_STEPS} optimizer steps, got more in {config.cycles} cycles with "
-                f"cycle_mult {config.cycle_mult}: lower cycles, cycle_mult or epochs_per_cycle"
-            )
+        return Fraction(_num_steps(length, steps_per_epoch))
+    assert config.epochs_per_cycle is not None, "the document's validator fills one of the two lengths"
+    num_steps = as_fraction(config.epochs_per_cycle) * sum(mult**j for j in range(config.cycles)) * steps_per_epoch
+    if num_steps > MAX_STEPS:
+        raise ScheduleError(
+            f"a run must have at most {MAX_STEPS} optimizer steps, got more in {config.cycles} cycles with "
+            f"cycle_mult {float(mult):g}: lower cycles, cycle_mult or epochs_per_cycle"
+        )
+    return num_steps
+
+
+def _spaced_ends(num_steps: int, snapshots: int) -> tuple[int, ...]:
+    """Equally spaced ends of a run without cycles: the NoCycle control of 1704.00109, section 4."""
+    if snapshots > num_steps:
+        raise ScheduleError(f"snapshots must be between 1 and num_steps ({num_steps}), got {snapshots}: lower snapshots or train longer")
+    return tuple((j + 1) * num_steps // snapshots for j in range(snapshots))
+
+
+def _annealed_once(config: FixedSchedule | StepSchedule | ExponentialSchedule | CosineSchedule, num_steps: int) -> Callable[[int], float]:
+    max_lr = config.max_lr
+    match config:
+        case FixedSchedule():
+            return lambda _: max_lr
+        case StepSchedule(gamma=gamma):
+            milestones = [math.floor(as_fraction(share) * num_steps) for share in config.milestones]
+            return lambda step: max_lr * gamma ** bisect_right(milestones, step)
+        case ExponentialSchedule(gamma=None):
+            return lambda step: max_lr * 0.01 ** (step / max(1, num_steps - 1))
+        case ExponentialSchedule(gamma=float(gamma)):
+            return lambda step: max_lr * gamma**step
+        case CosineSchedule(min_lr=min_lr):
+            return lambda step: cosine_rate(max_lr, min_lr, step, num_steps)
+    raise AssertionError(config)
+
+
+def _one_cycle(config: OneCycleSchedule, num_steps: int) -> Callable[[int], float]:
+    """1708.07120 as torch writes it: the rise ends at step ``pct T - 1``, the fall at step ``T - 1``."""
+    top = float(as_fraction(config.rise_fraction) * num_steps - 1)
+    last = num_steps - 1
+    if not 0 < top < last:
+        raise ScheduleError(
+            f"rise_fraction must leave at least one step to the rise and to the fall, got {config.rise_fraction:g} of {num_steps} steps: "
+            "train longer, or move rise_fraction towards one half"
+        )
+    start = config.max_lr / config.start_divisor
+    end = start / config.end_divisor
+
+    def rate(step: int) -> float:
+        if step <= top:
+            return start + (config.max_lr - start) * math.sin(math.pi * step / (2 * top)) ** 2
+        return end + (config.max_lr - end) * math.sin(math.pi * (last - step) / (2 * (last - top))) ** 2
+
+    return rate
+
+
+def _triangular(config: TriangularSchedule | ExpRangeSchedule, num_steps: Fraction) -> Schedule:
+    """1506.01186, section 3.1; the height is scaled per cycle (triangular2) or per step from the start (exp_range)."""
+    height = config.max_lr - config.min_lr
+
+    def rate(cycle: int, phase: int, length: int, step: int) -> float:
+        match config:
+            case ExpRangeSchedule(gamma=gamma):
+                scale = gamma**step
+            case TriangularSchedule(type="triangular2"):
+                scale = math.ldexp(1.0, -cycle)  # 2.0 ** cycle would overflow at cycle 1024
+            case _:
+                scale = 1.0
+        return config.min_lr + height * (1 - abs(2 * phase / length - 1)) * scale
+
+    return _cycled(balanced_ends(num_steps, config.cycles), config.min_lr, config.cycle_limit, rate)
+
+
+def _warm_restarts(config: WarmRestartsSchedule, num_steps: Fraction) -> Schedule:
+    peaks = [config.max_lr * config.restart_decay**j for j in range(config.cycles)]
     if config.boundaries == "paper":
-        ends = paper_ends(num_steps, config.cycles)
-        cycle_length = -(-num_steps // config.cycles)
-        lengths = [cycle_length] * len(ends)  # a cut last cycle anneals as if it were whole
+        ends = paper_ends(math.floor(num_steps), config.cycles)
+        whole = -(-math.floor(num_steps) // config.cycles)  # a cut last cycle anneals as if it were whole
     else:
-        ends = balanced_ends(num_steps, config.cycles, mult)
-        lengths = [end - start for start, end in pairwise((0, *ends))]
+        ends = balanced_ends(num_steps, config.cycles, as_fraction(config.cycle_mult))
+        whole = 0
+
+    def rate(cycle: int, phase: int, length: int, _step: int) -> float:
+        return cosine_rate(peaks[cycle], config.min_lr, phase, whole or length)
+
+    return _cycled(ends, config.min_lr, config.cycle_limit, rate)
+
+
+def _cycled(
+    ends: tuple[int, ...],
+    min_lr: float,
+    cycle_limit: int | None,
+    rate_in_cycle: Callable[[int, int, int, int], float],
+) -> Schedule:
+    """A schedule given by ``rate_in_cycle(cycle, phase, length, step)``; after ``cycle_limit`` cycles one plateau at ``min_lr``."""
     starts = (0, *ends)
-    peaks = [config.max_lr * config.restart_decay**j for j in range(len(ends))]
+    limit = len(ends) if cycle_limit is None else cycle_limit
 
     def rate(step: int) -> float:
         cycle = bisect_right(ends, step)
-        return cosine_rate(peaks[cycle], config.min_lr, step - starts[cycle], lengths[cycle])
+        if cycle >= limit:
+            return min_lr
+        return rate_in_cycle(cycle, step - starts[cycle], ends[cycle] - starts[cycle], step)
 
-    return Schedule(num_steps, ends, rate)
+    return Schedule(ends[-1], ends if limit >= len(ends) else (*ends[:limit], ends[-1]), rate)
 
 
 def _with_warmup(schedule: Schedule, warmup_steps: int) -> Schedule:

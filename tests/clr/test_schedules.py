@@ -4,6 +4,7 @@ Vectors: 1704.00109, equation 2; 1608.03983, equation 5, written out for small r
 """
 
 import math
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import mpmath
@@ -11,8 +12,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.optim import lr_scheduler as sched
+from torch.optim.lr_scheduler import LRScheduler
 
-from clr.config import CosineSchedule, ExponentialSchedule, FixedSchedule, ScheduleConfig, StepSchedule, WarmRestartsSchedule
+from clr.config import (
+    CosineSchedule,
+    ExponentialSchedule,
+    ExpRangeSchedule,
+    FixedSchedule,
+    OneCycleSchedule,
+    ScheduleConfig,
+    StepSchedule,
+    TriangularSchedule,
+    WarmRestartsSchedule,
+)
 from clr.schedules import Schedule, ScheduleError, balanced_ends, build_schedule, cosine_rate, paper_ends
 
 
@@ -154,17 +167,133 @@ def test_fraction_left_at_the_last_step_of_a_cycle() -> None:
         assert cosine_rate(1.0, 0.0, length - 1, length) == pytest.approx(left, rel=1e-3)
 
 
-def test_rates_agree_with_torch_warm_restarts() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.SGD([parameter], lr=0.1)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=50, T_mult=2, eta_min=0.001)
+LONG = 100_000
+
+
+def torch_rates(build: Callable[[torch.optim.Optimizer], LRScheduler], max_lr: float, num_steps: int = LONG) -> Iterator[float]:
+    """The rates that a torch scheduler sets, one per optimizer step."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=max_lr)
+    scheduler = build(optimizer)
+    for _ in range(num_steps):
+        yield optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        if scheduler.last_epoch < num_steps - 1:
+            scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("config", "build"),
+    [
+        pytest.param(StepSchedule(max_lr=0.1), lambda o: sched.MultiStepLR(o, milestones=[LONG // 2, LONG * 3 // 4], gamma=0.1), id="step"),
+        pytest.param(ExponentialSchedule(max_lr=0.1, gamma=0.9999), lambda o: sched.ExponentialLR(o, gamma=0.9999), id="exponential"),
+        pytest.param(
+            OneCycleSchedule(max_lr=0.1), lambda o: sched.OneCycleLR(o, max_lr=0.1, total_steps=LONG, cycle_momentum=False), id="one_cycle"
+        ),
+        pytest.param(
+            TriangularSchedule(min_lr=0.01, max_lr=0.1, cycles=100),
+            lambda o: sched.CyclicLR(o, base_lr=0.01, max_lr=0.1, step_size_up=500, mode="triangular", cycle_momentum=False),
+            id="triangular",
+        ),
+        pytest.param(
+            TriangularSchedule(type="triangular2", min_lr=0.01, max_lr=0.1, cycles=100),
+            lambda o: sched.CyclicLR(o, base_lr=0.01, max_lr=0.1, step_size_up=500, mode="triangular2", cycle_momentum=False),
+            id="triangular2",
+        ),
+        pytest.param(
+            ExpRangeSchedule(min_lr=0.01, max_lr=0.1, cycles=100),
+            lambda o: sched.CyclicLR(o, base_lr=0.01, max_lr=0.1, step_size_up=500, mode="exp_range", gamma=0.99994, cycle_momentum=False),
+            id="exp_range",
+        ),
+        pytest.param(
+            WarmRestartsSchedule(max_lr=0.1, min_lr=0.001, cycles=100),
+            lambda o: sched.CosineAnnealingWarmRestarts(o, T_0=1000, eta_min=0.001),
+            id="warm_restarts",
+        ),
+    ],
+)
+def test_rates_agree_with_torch_over_a_hundred_thousand_steps(
+    config: ScheduleConfig, build: Callable[[torch.optim.Optimizer], LRScheduler]
+) -> None:
+    schedule = over(config, LONG)
+    worst = max(abs(schedule(step) - theirs) for step, theirs in enumerate(torch_rates(build, 0.1)))
+    assert worst < 1e-12
+
+
+def test_growing_cycles_agree_with_torch() -> None:
     schedule = build_schedule(
         WarmRestartsSchedule(max_lr=0.1, min_lr=0.001, cycles=5, epochs_per_cycle=1, cycle_mult=2), steps_per_epoch=50
     )
-    for step in range(schedule.num_steps):
-        assert schedule(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
-        optimizer.step()
-        scheduler.step()
+    theirs = torch_rates(lambda o: sched.CosineAnnealingWarmRestarts(o, T_0=50, T_mult=2, eta_min=0.001), 0.1, num_steps=schedule.num_steps)
+    assert rates(schedule) == pytest.approx(list(theirs), rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("mult", "restart"), [(3, 5), (10, 3)])
+def test_a_restart_that_torch_misses_when_told_the_step_is_kept(mult: int, restart: int) -> None:
+    """torch finds the cycle by ``int(log(…))`` in ``step(epoch)``: at these restarts it stays in the old cycle, near the minimum."""
+    schedule = build_schedule(WarmRestartsSchedule(max_lr=0.1, cycles=restart + 1, epochs_per_cycle=1, cycle_mult=mult), steps_per_epoch=2)
+    step = schedule.cycle_ends[restart - 1]
+    assert step == 2 * (mult**restart - 1) // (mult - 1)
+    assert schedule(step) == 0.1
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.1)
+    theirs = sched.CosineAnnealingWarmRestarts(optimizer, T_0=2, T_mult=mult)
+    optimizer.step()
+    theirs.step(step)
+    assert optimizer.param_groups[0]["lr"] < 0.01
+
+
+def test_triangular_follows_smith() -> None:
+    config = TriangularSchedule(min_lr=0.001, max_lr=0.006, cycles=2)
+    up_and_down = [0.001, 0.00225, 0.0035, 0.00475, 0.006, 0.00475, 0.0035, 0.00225]
+    assert rates(over(config, 16)) == pytest.approx(up_and_down * 2, rel=1e-15)
+    assert over(config, 16).cycle_ends == (8, 16)
+
+
+def test_triangular2_halves_the_height_each_cycle() -> None:
+    config = TriangularSchedule(type="triangular2", min_lr=0.001, max_lr=0.006, cycles=3)
+    schedule = over(config, 24)
+    assert rates(schedule)[8:13] == pytest.approx([0.001, 0.001625, 0.00225, 0.002875, 0.0035], rel=1e-15)
+    assert schedule(16) == 0.001
+    assert schedule(20) == pytest.approx(0.00225, rel=1e-15)
+
+
+def test_triangular2_survives_more_cycles_than_a_power_of_two_can_hold() -> None:
+    schedule = build_schedule(TriangularSchedule(type="triangular2", min_lr=0.01, cycles=1000, epochs_per_cycle=1), steps_per_epoch=2)
+    assert schedule(1999) == 0.01
+
+
+def test_exp_range_shrinks_from_the_start_of_the_run() -> None:
+    config = ExpRangeSchedule(min_lr=0.001, max_lr=0.006, gamma=0.99, cycles=2)
+    expected = [0.001, 0.0022375, 0.00345025, 0.00463862125, 0.00580298005]
+    assert rates(over(config, 16))[:5] == pytest.approx(expected, rel=1e-12)
+    assert over(config, 16)(12) == pytest.approx(0.001 + 0.005 * 0.99**12, rel=1e-14)
+
+
+def test_one_cycle_follows_torch_vector() -> None:
+    expected = [
+        0.04, 0.52, 1.0, 0.9504846320134737, 0.8117456539497631, 0.6112620219362893,
+        0.38874197806371075, 0.18825834605023697, 0.049519367986526286, 4e-6,
+    ]  # fmt: skip
+    assert rates(over(OneCycleSchedule(max_lr=1.0), 10)) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ScheduleError, match="rise_fraction must leave at least one step"):
+        over(OneCycleSchedule(rise_fraction=0.3), 3)
+
+
+def test_cycle_limit_holds_the_minimum_afterwards() -> None:
+    schedule = over(WarmRestartsSchedule(max_lr=0.1, min_lr=0.01, cycles=4, cycle_limit=2), 40)
+    free = over(WarmRestartsSchedule(max_lr=0.1, min_lr=0.01, cycles=4), 40)
+    assert rates(schedule)[:20] == rates(free)[:20]
+    assert rates(schedule)[20:] == [0.01] * 20
+    assert schedule.cycle_ends == (10, 20, 40)
+    assert over(TriangularSchedule(cycles=4, cycle_limit=4), 40).cycle_ends == (10, 20, 30, 40)
+
+
+def test_more_cycles_leave_the_earlier_rates_unchanged() -> None:
+    for length, mult, expected in [(0.5, 1, (3, 7, 10)), (2, "3/2", (14, 35, 66)), (1.3, "2/3", (9, 15, 19))]:
+        short = build_schedule(WarmRestartsSchedule(cycles=3, epochs_per_cycle=length, cycle_mult=mult), steps_per_epoch=7)
+        long = build_schedule(WarmRestartsSchedule(cycles=5, epochs_per_cycle=length, cycle_mult=mult), steps_per_epoch=7)
+        assert short.cycle_ends == expected
+        assert long.cycle_ends[:3] == expected
+        assert rates(long)[: short.num_steps] == rates(short)
 
 
 def test_step_schedule_drops_at_half_and_three_quarters() -> None:
