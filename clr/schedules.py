@@ -164,8 +164,10 @@ def _num_steps(epochs: float, steps_per_epoch: int) -> int:
     return num_steps
 
 
-def _cycled_steps(config: WarmRestartsSchedule | TriangularSchedule | ExpRangeSchedule, steps_per_epoch: int, epochs: float | None) -> int:
-    """T for a document that fixes its length by the length of its first cycle, or by ``epochs``; exact."""
+def _cycled_steps(
+    config: WarmRestartsSchedule | TriangularSchedule | ExpRangeSchedule, steps_per_epoch: int, epochs: float | None
+) -> Fraction:
+    """T for a document that fixes its length by the length of its first cycle, or by ``epochs``; not yet rounded down."""
     mult = as_fraction(config.cycle_mult) if isinstance(config, WarmRestartsSchedule) else Fraction(1)
     length = epochs or (config.epochs if isinstance(config, WarmRestartsSchedule) else None)
     if length is not None:
