@@ -345,11 +345,10 @@ class AdamWConfig(StrictModel):
 OptimizerConfig = Annotated[SgdConfig | AdamWConfig, Field(discriminator="type")]
 
 
-class TrainingConfig(StrictModel):
-    """One training run, complete but for its data."""
+class RunConfig(StrictModel):
+    """What training runs and range tests have in common: all but the learning rate."""
 
     model: ModelConfig = Field(MlpConfig(architecture="mlp"), description="The network.")
-    schedule: ScheduleConfig = Field(WarmRestartsSchedule(), description="The learning rate as a function of the optimizer step.")
     optimizer: OptimizerConfig = Field(SgdConfig(), description="How gradients become updates.")
     batch_size: Int = Field(128, ge=1, le=65_536, description="Rows per optimizer step; the last batch of an epoch may be smaller.")
     seed: Int = Field(0, ge=0, lt=2**63, description="Fixes initial weights, data order, augmentation, dropout and splits.")
@@ -365,3 +364,34 @@ class TrainingConfig(StrictModel):
     test_fraction: Annotated[float, Field(strict=True, gt=0, le=0.5)] | None = Field(
         None, description="Share of the rows kept for the test. Null: the dataset's own test rows, or a tenth where it has none."
     )
+
+
+class TrainingConfig(RunConfig):
+    """One training run, complete but for its data."""
+
+    schedule: ScheduleConfig = Field(WarmRestartsSchedule(), description="The learning rate as a function of the optimizer step.")
+
+
+class RangeTestConfig(RunConfig):
+    """One learning-rate range test: a short run over rising rates (1506.01186, section 3.3), repeated with other seeds."""
+
+    sweep: Literal["exponential", "linear"] = Field(
+        "exponential", description="exponential: equal ratios between the rates; linear: equal differences (1506.01186)."
+    )
+    start_lr: Rate = Field(1e-5, description="The first rate; > 0 for an exponential sweep.")
+    end_lr: MaxRate = Field(10.0, description="The last rate.")
+    num_rates: Int = Field(100, ge=10, le=10_000, description="Number of rates N; both ends belong to the sweep.")
+    steps_per_rate: Int = Field(1, ge=1, le=1000, description="Optimizer steps at each rate; their losses are averaged.")
+    repeats: Int = Field(3, ge=1, le=100, description="Sweeps with seeds seed, seed + 1, …; their spread is the answer's confidence.")
+    smoothing: Float = Field(0.9, ge=0, lt=1, description="Factor beta of the bias-corrected moving average of the losses.")
+    divergence_factor: Float = Field(
+        4.0, gt=1, le=1000, description="A sweep stops when the smoothed loss exceeds the best by this factor."
+    )
+
+    @model_validator(mode="after")
+    def _sweep_rises(self) -> Self:
+        if self.start_lr >= self.end_lr:
+            raise ValueError(f"end_lr must be > start_lr ({self.start_lr:g}), got {self.end_lr:g}: swap or widen them")
+        if self.sweep == "exponential" and self.start_lr == 0:
+            raise ValueError("start_lr must be > 0 for an exponential sweep, got 0: take 1e-5, or sweep 'linear'")
+        return self

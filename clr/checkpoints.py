@@ -1,0 +1,78 @@
+"""Checkpoints: everything needed to go on with a run after any optimizer step, bit for bit, in one safetensors file.
+
+Randomness and learning rates are functions of the step, so a checkpoint holds only weights, the optimizer's state, the running
+sums of the members' predictions, and whatever the caller adds.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clr import tensor_files
+from clr.errors import CheckpointError
+
+__all__ = ["Checkpoint", "CheckpointError", "environment", "load_checkpoint", "save_checkpoint"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The state of a run after ``step`` completed optimizer steps.
+
+    Attributes:
+        step: Completed optimizer steps.
+        tensors: ``model.…``, ``optimizer.<parameter>.…`` and ``sums.…``, copies on the CPU.
+        state: What ``train`` needs besides, as JSON: members so far, resolved config, data hash, environment.
+        caller_state: The caller's own JSON, such as a ``History``; ``train`` does not read it.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+    caller_state: dict[str, Any] = field(default_factory=dict)
+
+    def with_caller_state(self, caller_state: dict[str, Any]) -> "Checkpoint":
+        """The same checkpoint with the caller's JSON added."""
+        return replace(self, caller_state=caller_state)
+
+    def matches_environment(self, device: str) -> list[str]:
+        """What differs between here and where the checkpoint was written; if anything, resuming is not bit-exact."""
+        then, now = self.state["environment"], environment(device)
+        return [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
+
+
+def environment(device: str) -> dict[str, str | int]:
+    """What the bits of a result depend on besides config and data."""
+    is_cuda = torch.device(device).type == "cuda"
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if is_cuda else f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+        "cudnn": str(torch.backends.cudnn.version()) if is_cuda else "none",  # type: ignore[no-untyped-call]  # torch has no types for it
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> str:
+    """Writes the checkpoint atomically; returns the file's SHA-256."""
+    document = {"format": _FORMAT, "step": checkpoint.step, "state": checkpoint.state, "caller_state": checkpoint.caller_state}
+    return tensor_files.save_tensors(path, checkpoint.tensors, document)
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """The checkpoint in a file.
+
+    Raises:
+        CheckpointError: Damaged, or not a checkpoint.
+    """
+    try:
+        tensors, document = tensor_files.load_tensors(path)
+        if document["format"] != _FORMAT or not isinstance(document["state"]["environment"], dict):
+            raise CheckpointError(f"format must be {_FORMAT}, got {document['format']!r}")
+        return Checkpoint(int(document["step"]), tensors, document["state"], document["caller_state"])
+    except (tensor_files.TensorFileError, CheckpointError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{Path(path).name} is not a usable checkpoint ({error}): resume from an older one") from error

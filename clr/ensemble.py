@@ -1,0 +1,185 @@
+"""The ensemble: the mean prediction of snapshots, and how far its members agree.
+
+Shapes: M members, B rows, C classes. The member axis comes first and is never folded into the batch.
+"""
+
+# ruff: noqa: N815  # fields carry their shapes
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clr.errors import EnsembleError, InputError
+from clr.inference import network_outputs, predictions
+from clr.snapshots import Snapshot, load_snapshot
+from clr.tables import Column
+from clr.targets import Task
+
+__all__ = ["Ensemble", "EnsembleError", "EnsemblePrediction", "InputError", "RegressionPrediction"]
+
+
+@dataclass(frozen=True, eq=False)
+class EnsemblePrediction:
+    """Classes with their probabilities and uncertainty; float32 but for the int64 labels, on the CPU.
+
+    Attributes:
+        probs_BC: Mean of the members' probabilities (1704.00109, section 3).
+        labels_B: The most probable class; ties go to the lowest index.
+        entropy_B: Of the mean, in nats: all uncertainty.
+        mutual_information_B: Entropy of the mean minus mean entropy, >= 0: what the members disagree about.
+        agreement_B: Share of members that choose the ensemble's class.
+        member_probs_MBC: Each member's probabilities.
+    """
+
+    probs_BC: Tensor
+    labels_B: Tensor
+    entropy_B: Tensor
+    mutual_information_B: Tensor
+    agreement_B: Tensor
+    member_probs_MBC: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionPrediction:
+    """Values with the spread of the members, float32, in the target's unit.
+
+    Attributes:
+        value_B: Mean of the members.
+        std_B: Their population standard deviation; 0 for one member.
+        member_values_MB: Each member's values.
+    """
+
+    value_B: Tensor
+    std_B: Tensor
+    member_values_MB: Tensor
+
+
+class Ensemble:
+    """Snapshots of one task, ready to predict. Safe to call from several threads: nothing changes after construction."""
+
+    def __init__(self, snapshots: Sequence[Snapshot], *, device: str = "cpu") -> None:
+        """Puts copies of the weights on ``device``.
+
+        Raises:
+            EnsembleError: No snapshots, or such that differ in task, classes, columns or the shape of a row.
+        """
+        if not snapshots:
+            raise EnsembleError("an ensemble needs at least one snapshot, got none: wait for the first cycle to end")
+        first = snapshots[0]
+        for snapshot in snapshots[1:]:
+            for name in ("task", "input_shape", "class_names", "columns"):
+                if getattr(snapshot, name) != getattr(first, name):
+                    raise EnsembleError(
+                        f"members must agree in {name}, got {getattr(first, name)!s:.200} and {getattr(snapshot, name)!s:.200}: "
+                        "combine snapshots of one dataset"
+                    )
+        target = torch.device(device)
+        self.task: Task = first.task
+        self.input_shape: tuple[int, ...] = first.input_shape
+        self.class_names: tuple[str, ...] = first.class_names
+        self.columns: tuple[Column, ...] = first.columns
+        self.size_bytes: int = sum(snapshot.size_bytes for snapshot in snapshots)
+        self._members = [(snapshot.build_network(target), snapshot.preprocessing.to(target)) for snapshot in snapshots]
+
+    @classmethod
+    def load(cls, paths: Sequence[Path | str], *, device: str = "cpu") -> "Ensemble":
+        """The ensemble of the snapshots in the files ``paths``.
+
+        Raises:
+            SnapshotError: A file is damaged.
+            EnsembleError: The snapshots do not belong together.
+        """
+        return cls([load_snapshot(path) for path in paths], device=device)
+
+    @property
+    def num_members(self) -> int:
+        """M."""
+        return len(self._members)
+
+    def predict(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """Mean probabilities (B, C), or mean values (B,) in the target's unit; float32 on the CPU.
+
+        Raises:
+            InputError: Rows of another shape, not numbers, or not finite.
+        """
+        return self._member_predictions(inputs).mean(0)
+
+    def member_probabilities(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """Each member's probabilities (M, B, C), float32 on the CPU. Raises ``InputError`` as ``predict``."""
+        self._require(Task.CLASSIFICATION)
+        return self._member_predictions(inputs)
+
+    def member_values(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """Each member's values (M, B), float32 on the CPU. Raises ``InputError`` as ``predict``."""
+        self._require(Task.REGRESSION)
+        return self._member_predictions(inputs)
+
+    def predict_with_uncertainty(self, inputs: np.ndarray[Any, Any] | Tensor) -> EnsemblePrediction | RegressionPrediction:
+        """The mean with the members behind it. Raises ``InputError`` as ``predict``."""
+        members = self._member_predictions(inputs)
+        return combine_probabilities(members) if self.task is Task.CLASSIFICATION else combine_values(members)
+
+    def _member_predictions(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        rows = self._checked(inputs)
+        return torch.stack(
+            [
+                predictions(network_outputs(network, preprocessing, rows), self.task, preprocessing)
+                for network, preprocessing in self._members
+            ]
+        )
+
+    def _checked(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """The rows as uint8 or finite float32."""
+        if tuple(inputs.shape[1:]) != self.input_shape or inputs.ndim == 0 or len(inputs) == 0:
+            expected = f"(rows, {', '.join(str(size) for size in self.input_shape)})"
+            raise InputError(f"inputs must have the shape {expected} with at least one row, got {tuple(inputs.shape)}: reshape them")
+        rows: Tensor = _as_tensor(inputs) if isinstance(inputs, np.ndarray) else inputs
+        if rows.dtype == torch.uint8:
+            return rows
+        rows = rows.float()
+        finite = rows.isfinite()
+        if not finite.all():
+            row = int(finite.flatten(1).all(1).int().argmin())
+            raise InputError(f"inputs must be finite numbers within float32, got NaN, infinity or larger in row {row}: leave the row out")
+        return rows
+
+    def _require(self, task: Task) -> None:
+        if self.task is not task:
+            raise EnsembleError(f"this needs an ensemble for {task.value}, got one for {self.task.value}: use predict")
+
+
+def _as_tensor(inputs: np.ndarray[Any, Any]) -> Tensor:
+    """Numbers as uint8 or float32, in memory of the tensor's own where torch needs that."""
+    if inputs.dtype.kind not in "biuf":
+        raise InputError(f"inputs must hold numbers, got {inputs.dtype}: convert them with .astype('float32')")
+    if inputs.dtype != np.uint8:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+            inputs = inputs.astype(np.float32, copy=False)
+    return torch.from_numpy(np.require(inputs, requirements=["C", "A", "W"]))
+
+
+def combine_probabilities(member_probs_MBC: Tensor) -> EnsemblePrediction:
+    """The mean of the members' probabilities, with its uncertainty measured in float64."""
+    probs_BC = member_probs_MBC.mean(0)
+    labels_B = probs_BC.argmax(1)
+    members_MBC = member_probs_MBC.double()
+    entropy_B = _entropy(members_MBC.mean(0))
+    mutual_information_B = (entropy_B - _entropy(members_MBC).mean(0)).clamp_min(0)  # rounding may leave -1e-17
+    agreement_B = (member_probs_MBC.argmax(2) == labels_B).double().mean(0)
+    return EnsemblePrediction(probs_BC, labels_B, entropy_B.float(), mutual_information_B.float(), agreement_B.float(), member_probs_MBC)
+
+
+def combine_values(member_values_MB: Tensor) -> RegressionPrediction:
+    """The mean of the members' values, with their spread."""
+    return RegressionPrediction(member_values_MB.mean(0), member_values_MB.std(0, correction=0), member_values_MB)
+
+
+def _entropy(probs: Tensor) -> Tensor:
+    """Entropy in nats over the last axis; 0 ln 0 is 0."""
+    entropy: Tensor = torch.special.entr(probs).sum(-1)
+    return entropy

@@ -1,0 +1,266 @@
+"""A run between two optimizer steps: network, optimizer, data on the device, and the ensemble so far."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clr.augmentation import Augmentation, augment
+from clr.checkpoints import Checkpoint, environment
+from clr.config import (
+    CosineSchedule,
+    ExponentialSchedule,
+    ExpRangeSchedule,
+    FixedSchedule,
+    OneCycleSchedule,
+    ScheduleConfig,
+    StepSchedule,
+    TrainingConfig,
+    TriangularSchedule,
+    WarmRestartsSchedule,
+)
+from clr.datasets import Dataset
+from clr.errors import CheckpointError
+from clr.inference import network_outputs, predictions
+from clr.metrics import classification_metrics, regression_metrics
+from clr.models import build_model, has_dropout, is_convolutional
+from clr.optimizers import build_optimizer, restore_state, state_tensors
+from clr.preprocessing import Preprocessing, arrange
+from clr.randomness import generator, mix
+from clr.schedules import Schedule
+from clr.snapshots import Metrics, Outputs, Snapshot
+from clr.splits import split_dataset
+from clr.targets import Task
+
+
+@dataclass(frozen=True)
+class EnsembleMetrics:
+    """The mean prediction of the members so far, measured on the held-out rows."""
+
+    num_members: int
+    validation: Metrics
+    test: Metrics
+
+
+@dataclass(frozen=True, eq=False)
+class CycleEnd:
+    """A cycle is over: its snapshot, and the ensemble that it joined."""
+
+    step: int
+    epoch: float
+    cycle: int
+    snapshot: Snapshot
+    ensemble: EnsembleMetrics
+    _run: "Run"
+
+    def checkpoint(self) -> Checkpoint:
+        """A copy on the CPU of all that is needed to go on after this cycle; only until the generator goes on."""
+        return self._run.checkpoint(self.step)
+
+
+class Run:
+    """Invariant: after ``step`` updates and ``num_members`` cycle ends, everything is a function of config, data and device."""
+
+    def __init__(self, config: TrainingConfig, dataset: Dataset, schedule: Schedule, steps_per_epoch: int, device: torch.device) -> None:
+        self.step = 0
+        self.num_members = 0
+        self.is_stopped = False
+        self._config, self._dataset, self._schedule, self._steps_per_epoch, self._device = (
+            config,
+            dataset,
+            schedule,
+            steps_per_epoch,
+            device,
+        )
+        split = split_dataset(dataset, config)
+        self._train_rows = split.train
+        self._preprocessing = Preprocessing.fit(dataset, split.train).to(device)
+        self._inputs = dataset.inputs.to(device)
+        self._targets = self._loss_targets().to(device)
+        self._model = self._fresh_model()
+        self._optimizer = build_optimizer(config.optimizer, self._model, schedule.rate(0))
+        self._reseeds = has_dropout(config.model)
+        self._augmentation: Augmentation = "none" if config.augmentation == "auto" else config.augmentation
+        test_inputs, test_targets = self._inputs, dataset.targets
+        if dataset.test_inputs is not None and dataset.test_targets is not None:
+            test_inputs, test_targets = dataset.test_inputs.to(device), dataset.test_targets
+        self._held_out = {
+            "validation": (self._inputs, split.validation.to(device), dataset.targets[split.validation]),
+            "test": (test_inputs, split.test.to(device), test_targets[split.test]),
+        }
+        width = (dataset.num_outputs,) if dataset.task is Task.CLASSIFICATION else ()
+        self._sums = {part: torch.zeros(len(rows), *width, dtype=torch.float64) for part, (_, rows, _) in self._held_out.items()}
+
+    def batches(self, epoch: int) -> tuple[Tensor, ...]:
+        """The training rows in the order of ``epoch``, cut into batches; the last may be smaller."""
+        order = torch.randperm(len(self._train_rows), generator=generator(self._config.seed, "order", epoch))
+        return torch.split(self._train_rows[order].to(self._device), self._config.batch_size)
+
+    def update(self, rows: Tensor, learning_rate: float) -> Tensor:
+        """One optimizer step on the rows; returns the loss before it. Never waits for the device."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self._reseeds:
+            torch.manual_seed(mix(self._config.seed, "dropout", self.step))
+        images = arrange(self._inputs[rows], self._preprocessing.layout)
+        images = augment(images, self._augmentation, seed=self._config.seed, step=self.step)
+        with self._autocast():
+            outputs = self._model(self._preprocessing.standardize(images))
+            loss = self._loss(outputs, self._targets[rows])
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        self._optimizer.step()
+        self.step += 1
+        return loss.detach()
+
+    def end_cycle(self) -> CycleEnd:
+        """Measures the network as it is, adds it to the ensemble, and takes the snapshot."""
+        self._model.eval()
+        logits, targets, metrics, ensemble = {}, {}, {}, {}
+        for part, (inputs, rows, part_targets) in self._held_out.items():
+            outputs = network_outputs(self._model, self._preprocessing, inputs, rows)
+            predicted = predictions(outputs.double(), self._dataset.task, self._preprocessing)
+            self._sums[part] += predicted
+            logits[part] = outputs if self._dataset.task is Task.CLASSIFICATION else predicted.float()
+            targets[part] = part_targets
+            metrics[part] = self._measure(predicted, part_targets)
+            ensemble[part] = self._measure(self._sums[part] / (self.num_members + 1), part_targets)
+        self._model.train()
+        self.num_members += 1
+        held_out = Outputs(logits["validation"], targets["validation"], logits["test"], targets["test"])
+        snapshot = self._snapshot(metrics, held_out)
+        return CycleEnd(self.step, snapshot.epoch, snapshot.cycle, snapshot, EnsembleMetrics(self.num_members, **ensemble), self)
+
+    def stop(self, step: int) -> CycleEnd:
+        """Ends the run after ``step``, the one just done."""
+        self._check_current(step)
+        self.is_stopped = True
+        return self.end_cycle()
+
+    def lacks_snapshot(self) -> bool:
+        """Whether the last step ended a cycle whose snapshot is still to be taken."""
+        return self.step > 0 and self._schedule.is_cycle_end(self.step - 1) and self.num_members <= self._schedule.cycle_of(self.step - 1)
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        """Everything that ``restore`` needs, copied to the CPU."""
+        self._check_current(step)
+        tensors = {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in state_tensors(self._optimizer).items()}
+        tensors |= {f"sums.{part}": total for part, total in self._sums.items()}
+        state = {
+            "members": self.num_members,
+            "config": self._config.model_dump(mode="json"),
+            "dataset_sha256": self._dataset.sha256,
+            "environment": environment(str(self._device)),
+        }
+        return Checkpoint(step, _copies(tensors), state)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Puts the run where it was when the checkpoint was taken.
+
+        Raises:
+            CheckpointError: It belongs to another config or other data, or lacks tensors.
+        """
+        for name, value in (("config", self._config.model_dump(mode="json")), ("dataset_sha256", self._dataset.sha256)):
+            if checkpoint.state[name] != value:
+                raise CheckpointError(f"the checkpoint's {name} must be this run's, {value}, got {checkpoint.state[name]}: start anew")
+        if not 0 < checkpoint.step <= self._schedule.num_steps:
+            raise CheckpointError(f"the checkpoint's step must be in 1 … {self._schedule.num_steps}, got {checkpoint.step}: start anew")
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "sums": {}}
+        try:
+            for name, tensor in checkpoint.tensors.items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = tensor
+            self._model.load_state_dict(parts["model"])
+            restore_state(self._config.optimizer, self._optimizer, parts["optimizer"])
+            for name, total in self._sums.items():
+                total.copy_(parts["sums"][name])
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint's tensors don't fit the run ({error}): resume from an older one") from error
+        self.step, self.num_members = checkpoint.step, checkpoint.state["members"]
+
+    def _fresh_model(self) -> nn.Module:
+        """The network with the seed's initial weights; torch's global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self._config.seed, "weights"))
+            model = build_model(self._config.model, self._dataset.input_shape, self._dataset.num_outputs)
+        if is_convolutional(self._config.model):
+            return model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # missing in its types
+        return model.to(self._device)
+
+    def _loss_targets(self) -> Tensor:
+        """Class indices, or standardised values."""
+        if self._dataset.task is Task.CLASSIFICATION:
+            return self._dataset.targets
+        fit = self._preprocessing
+        return ((self._dataset.targets.double() - fit.target_mean) / fit.target_std).float()
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self._dataset.task is Task.CLASSIFICATION:
+            return functional.cross_entropy(outputs, targets)
+        return functional.mse_loss(outputs.float().squeeze(1), targets)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._config.precision == "bf16":
+            return torch.autocast(self._device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _measure(self, predicted: Tensor, targets: Tensor) -> Metrics:
+        if self._dataset.task is Task.CLASSIFICATION:
+            return classification_metrics(predicted, targets)
+        return regression_metrics(predicted, targets)
+
+    def _snapshot(self, metrics: dict[str, Metrics], outputs: Outputs) -> Snapshot:
+        schedule, last = self._schedule, self.step - 1
+        return Snapshot(
+            cycle=schedule.cycle_of(last),
+            step=self.step,
+            epoch=self.step / self._steps_per_epoch,
+            learning_rate=schedule(last),
+            next_learning_rate=schedule(self.step) if self.step < schedule.num_steps else None,
+            is_minimum=_is_minimum(self._config, schedule, last),
+            config=self._config,
+            dataset_sha256=self._dataset.sha256,
+            task=self._dataset.task,
+            input_shape=self._dataset.input_shape,
+            class_names=self._dataset.class_names,
+            columns=self._dataset.columns,
+            preprocessing=self._preprocessing.to(torch.device("cpu")),
+            metrics=metrics,
+            tensors=_copies(self._model.state_dict()),
+            outputs=outputs,
+        )
+
+    def _check_current(self, step: int) -> None:
+        if step != self.step:
+            raise RuntimeError(f"the report of step {step} is out of date, the run is at step {self.step}: use it before the next event")
+
+
+def _is_minimum(config: TrainingConfig, schedule: Schedule, last: int) -> bool:
+    """Whether step ``last`` is the last one of an annealing that ran its full length."""
+    if not schedule.is_cycle_end(last):
+        return False
+    match config.schedule:
+        case WarmRestartsSchedule() | TriangularSchedule() | ExpRangeSchedule():
+            limit = config.schedule.cycle_limit or config.schedule.cycles
+            return schedule.cycle_of(last) < limit and not _is_cut(config.schedule, schedule, last)
+        case CosineSchedule() | OneCycleSchedule():
+            return last + 1 == schedule.num_steps
+        case FixedSchedule() | StepSchedule() | ExponentialSchedule():
+            return False
+    assert_never(config.schedule)
+
+
+def _is_cut(config: ScheduleConfig, schedule: Schedule, last: int) -> bool:
+    """Whether the cycle that ends with step ``last`` is shorter than the paper's cycles."""
+    if not isinstance(config, WarmRestartsSchedule) or config.boundaries == "balanced":
+        return False
+    return (last + 1) % -(-schedule.num_steps // config.cycles) != 0
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, row-major: ``state_dict`` hands out references that the next step would change."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,181 @@
+"""Commands about data and predictions: ``datasets``, ``snapshots``, ``predict``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from service.cli_output import AsJson, Url, ago, connected, fail, print_json, print_snapshots, print_table
+
+if TYPE_CHECKING:
+    from service.client import Client
+    from service.client_calls import Inputs
+    from service.client_core import Json
+
+MAX_SHOWN = 20
+"""Rows of a prediction that are printed for people."""
+
+datasets = typer.Typer(help="List, upload and delete datasets.", no_args_is_help=True)
+
+
+@datasets.command("list")
+def list_datasets(url: Url = None, as_json: AsJson = False) -> None:
+    """List datasets, the newest first."""
+    with connected(url) as client:
+        found = list(client.datasets.list())
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [
+            one["id"],
+            one["name"] or one["source"].get("name", ""),
+            one["task"],
+            f"{one['rows']:,}",
+            f"{one['test_rows']:,}",
+            ago(one["created_at"]),
+        ]
+        for one in found
+    ]
+    print_table(rows, "dataset", "name", "task", ">rows", ">test rows", ">created")
+
+
+@datasets.command("upload")
+def upload_dataset(
+    file: Annotated[str, typer.Argument(metavar="DATA", help="A .npz (arrays x, y) or .csv file, digits or fashion-mnist.")],
+    *,
+    target: Annotated[str | None, typer.Option(help="The column to predict, for a .csv.")] = None,
+    task: Annotated[str | None, typer.Option(help="classification or regression; default from the data.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a dataset, or make one of the built-in data."""
+    with connected(url) as client:
+        dataset = client.datasets.upload(file, target=target, task=task, name=name) if is_file(file) else client.datasets.builtin(file)
+    if as_json:
+        print_json(dataset)
+    else:
+        typer.echo(f"{dataset['id']}: {dataset['task']}, {dataset['rows']:,} rows, {dataset['test_rows']:,} test rows")
+
+
+@datasets.command("delete")
+def delete_dataset(dataset_id: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's id: ds_...")], url: Url = None) -> None:
+    """Delete a dataset that no job uses."""
+    with connected(url) as client:
+        client.datasets.delete(dataset_id)
+
+
+def snapshots(
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job's id: job_...")],
+    download: Annotated[Path | None, typer.Option(metavar="DIR", help="Save the weights (safetensors) into this directory.")] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a job's snapshots, or download their weights."""
+    with connected(url) as client:
+        taken = client.jobs.get(job_id).snapshots()
+        if download is not None:
+            download.mkdir(parents=True, exist_ok=True)
+            for snapshot in taken:
+                client.snapshots.download(snapshot["id"], download / f"{snapshot['id']}.safetensors")
+    if as_json:
+        print_json(taken)
+    else:
+        print_snapshots(taken)
+
+
+def predict(
+    source: Annotated[str, typer.Argument(metavar="JOB|ENSEMBLE", help="A job's id (job_...) or an ensemble's (ens_...).")],
+    file: Annotated[Path, typer.Argument(help="What to predict: .npy, .npz (array x), .csv, or .json (as the API takes it).")],
+    *,
+    output: Annotated[Path | None, typer.Option(help="Save the probabilities (or means) as .npy instead of printing them.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="The ensemble as it was with this many members.")] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict with an ensemble, also while it is still being trained."""
+    inputs = read_inputs(file)
+    with connected(url) as client:
+        ensemble = client.jobs.get(source).ensemble if source.startswith("job_") else client.ensembles.get(source)
+        if output is not None:
+            import numpy as np
+
+            np.save(output, ensemble.predict(inputs, version=version))
+            return
+        answer = ensemble.explain(inputs, version=version)
+    if as_json:
+        print_json(answer)
+    else:
+        print_predictions(answer)
+
+
+def as_dataset(client: "Client", data: str, *, target: str | None) -> str:
+    """The id of the dataset that an argument means: its id itself, a file to upload, or a built-in name."""
+    if data.startswith("ds_"):
+        return data
+    if is_file(data):
+        dataset = client.datasets.upload(data, target=target)
+    else:
+        source = {"type": "builtin", "name": data}
+        there = [dataset for dataset in client.datasets.list() if dataset["source"] == source]
+        dataset = there[0] if there else client.datasets.builtin(data)
+    dataset_id: str = dataset["id"]
+    return dataset_id
+
+
+def is_file(text: str) -> bool:
+    """Whether an argument means a file rather than an id or a name."""
+    return Path(text).suffix != "" or Path(text).exists()
+
+
+def read_inputs(path: Path) -> "Inputs":
+    """What a file holds for a prediction; ends the command where it cannot be read."""
+    import json
+
+    import numpy as np
+
+    try:
+        match path.suffix:
+            case ".npy":
+                inputs = np.load(path, allow_pickle=False)
+            case ".npz":
+                with np.load(path, allow_pickle=False) as arrays:
+                    inputs = arrays["x"]
+            case ".csv":
+                import polars
+
+                inputs = polars.read_csv(path, infer_schema_length=None).to_dicts()
+            case ".json":
+                document = json.loads(path.read_text(encoding="utf-8"))
+                inputs = document["instances"] if "instances" in document else np.array(document["inputs"])
+            case other:
+                fail(f"{path} must end in .npy, .npz, .csv or .json, got {other or 'no suffix'}")
+    except (OSError, ValueError, KeyError) as error:
+        fail(f"{path} cannot be read: {error}")
+    return cast("Inputs", inputs)
+
+
+def print_predictions(answer: "Json") -> None:
+    """The first rows of a prediction, with how sure the ensemble is."""
+    typer.echo(f"{answer['ensemble_id']} version {answer['ensemble_version']}, {answer['members_used']} members")
+    rows = answer["predictions"]
+    if "label" in rows[0]:
+        cells = [
+            [
+                str(number),
+                row["label"],
+                f"{row['probability']:.2%}",
+                f"{row['uncertainty']['entropy']:.3f}",
+                f"{row['uncertainty']['mutual_information']:.3f}",
+                f"{row['uncertainty']['agreement']:.0%}",
+            ]
+            for number, row in enumerate(rows[:MAX_SHOWN])
+        ]
+        print_table(cells, ">row", "label", ">probability", ">entropy", ">mutual information", ">agreement")
+    else:
+        print_table(
+            [[str(n), f"{row['value']:.6g}", f"{row['std']:.3g}"] for n, row in enumerate(rows[:MAX_SHOWN])], ">row", ">value", ">std"
+        )
+    if len(rows) > MAX_SHOWN:
+        typer.echo(f"... {len(rows) - MAX_SHOWN:,} more rows: --json or --output shows them all")

@@ -1,0 +1,178 @@
+"""Commands that start processes: ``up``, ``demo``, ``api``, ``worker``."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli_output import fail
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on; default SNAPCYCLE_HOST or this machine alone.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one; default SNAPCYCLE_PORT or 8000.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine although there is no authentication.")]
+ExitWithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True)]
+
+
+class DemoDataset(StrEnum):
+    """The built-in datasets."""
+
+    DIGITS = "digits"
+    FASHION_MNIST = "fashion-mnist"
+
+
+def up(
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Jobs that can run at the same time.")] = 1,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept; default SNAPCYCLE_DATA_DIR.")] = None,
+    insecure: Insecure = False,
+) -> None:
+    """Start everything on this machine: server, workers and API. Ctrl-C stops it; running jobs go on at the next start."""
+    settings = read_settings(host=host, port=port, data_dir=data_dir)
+    refuse_open_door(settings.host, is_allowed=insecure)
+    from service.embedded import LaunchError, Stack
+
+    stop = threading.Event()
+    _on_signals(stop)
+    try:
+        with Stack(settings, num_workers=workers) as stack:
+            typer.echo(f"snapcycle is ready at {stack.url}")
+            typer.echo(f"  documentation  {stack.url}/docs")
+            typer.echo(f"  data           {stack.settings.data_dir}")
+            typer.echo(f"  workers        {workers}")
+            typer.echo("Ctrl-C stops it; running jobs are saved and go on at the next start.")
+            while not stop.wait(0.2):
+                stack.watch()
+            typer.echo("Stopping ...")
+        typer.echo("Stopped.")
+    except LaunchError as error:
+        fail(str(error))
+
+
+def demo(
+    dataset: Annotated[DemoDataset, typer.Option(help="The data to train on.")] = DemoDataset.DIGITS,
+) -> None:
+    """Show everything on real data: start a private service, train an ensemble, predict over HTTP, clean up."""
+    from service.demo import run_demo
+
+    raise typer.Exit(run_demo(dataset.value))
+
+
+def api(
+    host: Host = None,
+    port: Port = None,
+    insecure: Insecure = False,
+    socket_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    exit_with_parent: ExitWithParent = False,
+) -> None:
+    """Run the HTTP API against SNAPCYCLE_REDIS_URL and SNAPCYCLE_ARTIFACTS."""
+    settings = read_settings(host=host, port=port)
+    if socket_fd is None:  # else the launcher has looked at it
+        refuse_open_door(settings.host, is_allowed=insecure)
+    need_redis(settings)
+    _bind_to_parent(exit_with_parent)
+    import socket
+
+    import uvicorn
+
+    from service.app import create_app
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=settings.log_level == "DEBUG",
+            server_header=False,
+            timeout_graceful_shutdown=3,  # open event streams are cut; their readers resume by id
+        )
+    )
+    server.run(sockets=None if socket_fd is None else [socket.socket(fileno=socket_fd)])
+
+
+def worker(
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0; default SNAPCYCLE_DEVICE or auto.")] = None,
+    exit_with_parent: ExitWithParent = False,
+) -> None:
+    """Run one worker, which trains one job at a time, against SNAPCYCLE_REDIS_URL and SNAPCYCLE_ARTIFACTS."""
+    settings = read_settings(device=device)
+    need_redis(settings)
+    _bind_to_parent(exit_with_parent)
+    from worker.tasks import run_worker
+
+    raise typer.Exit(run_worker(settings))
+
+
+def read_settings(**options: Any) -> "Settings":
+    """Settings from the environment, where no option of the command line stands above them; sets up logging.
+
+    Ends the command with a message where a setting is wrong.
+    """
+    from pydantic import ValidationError
+
+    from worker.settings import Settings, unknown_settings
+
+    try:
+        settings = Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        fail("\n".join(f"SNAPCYCLE_{'_'.join(map(str, e['loc'])).upper() or '*'}: {e['msg']}, got {e['input']!r}" for e in error.errors()))
+    _log_to_stderr(settings.log_level)
+    for sentence in unknown_settings({name: value for name, value in os.environ.items() if name != "SNAPCYCLE_URL"}):
+        typer.echo(f"warning: {sentence}", err=True)
+    return settings
+
+
+def _log_to_stderr(level: str) -> None:
+    """Libraries speak only where something is wrong, unless everything was asked for."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if level != "DEBUG":
+        for library in ("uvicorn", "celery", "kombu", "httpx2"):
+            logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def need_redis(settings: "Settings") -> None:
+    """Ends the command where no server is configured."""
+    if settings.redis_url is None:
+        fail("no Redis server is configured: set SNAPCYCLE_REDIS_URL, or use `snapcycle up`, which starts its own")
+
+
+def refuse_open_door(host: str, *, is_allowed: bool) -> None:
+    """Ends the command rather than listen beyond this machine unasked: whoever reaches the port can do everything."""
+    if is_allowed or host == "localhost":
+        return
+    try:
+        is_loopback = ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        fail(f"{host} can be reached from other machines, and there is no authentication: listen on 127.0.0.1, or add --insecure")
+
+
+def _bind_to_parent(exit_with_parent: bool) -> None:
+    if exit_with_parent:
+        from service.embedded import exit_with_parent as wait_and_exit
+
+        threading.Thread(target=wait_and_exit, name="parent", daemon=True).start()
+
+
+def _on_signals(stop: threading.Event) -> None:
+    """The first Ctrl-C or SIGTERM sets ``stop``; the next one ends the process the hard way."""
+
+    def handle(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)

@@ -1,0 +1,74 @@
+"""Where a reader stands in a job's events, so that a lost connection loses none."""
+
+import json
+
+import httpx2
+
+from service import client_calls as calls
+from service.client_core import Call, Json, UnreachableError
+
+MAX_FAILURES = 12
+"""Connections in a row that brought no event; with the pauses between them about half a minute."""
+
+
+class EventCursor:
+    """Invariant: every event is handed out once and in order, whether it came by stream or by page."""
+
+    def __init__(self, job_id: str, *, after: int) -> None:
+        self.job_id = job_id
+        self.seq = after
+        self.is_at_end = False
+        self.can_stream = True
+        self._failures = 0
+
+    @property
+    def path(self) -> str:
+        """The job's events."""
+        return f"/v1/jobs/{self.job_id}/events"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Asks a stream to go on where this reader stands."""
+        return {"Last-Event-ID": str(self.seq)}
+
+    def page(self) -> Call[list[Json]]:
+        """The next page, for where streams don't get through."""
+        return calls.events(self.job_id, after=self.seq)
+
+    def take(self, event: Json) -> bool:
+        """Moves past ``event``; False when it was seen before."""
+        if event["seq"] <= self.seq:
+            return False
+        self.seq = event["seq"]
+        self._failures = 0
+        self.is_at_end = event["type"] == "end"
+        return True
+
+    def check_is_at_end(self) -> None:
+        """Raises ``TransportError`` where the stream was closed before the job's end, as by a server that restarts."""
+        if not self.is_at_end:
+            raise httpx2.RemoteProtocolError(f"the stream ended after event {self.seq}, before the job did")
+
+    def seconds_before_reconnect(self, url: str, error: httpx2.TransportError) -> float:
+        """The pause after a broken stream.
+
+        Raises:
+            UnreachableError: It broke too often without an event in between.
+        """
+        if isinstance(error, httpx2.SSEError):  # something in between answers, but not with a stream
+            self.can_stream = False
+        self._failures += 1
+        if self._failures > MAX_FAILURES:
+            raise UnreachableError(url, error) from error
+        return float(min(5.0, 0.1 * 2**self._failures))
+
+
+def has_event(sent: httpx2.ServerSentEvent) -> bool:
+    """Whether there is one: a server also sends how soon to reconnect, without data."""
+    return sent.data != ""
+
+
+def read_event(sent: httpx2.ServerSentEvent) -> Json:
+    """A server-sent event as the object that a page would hold."""
+    event: Json = json.loads(sent.data)
+    return event

@@ -1,0 +1,99 @@
+"""Which snapshots stand behind an ensemble id: those of a job, or those that someone chose."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.errors import Problem
+from worker.artifacts import ArtifactStore
+from worker.ids import is_id, job_id_of_ensemble
+from worker.job_store import JobStore, StoreUnavailable
+from worker.jobs import JobRecord
+from worker.records import ensemble_key, read_document
+
+REMEMBERED = 1000
+
+
+@dataclass(frozen=True)
+class Members:
+    """One version of an ensemble: the manifests of its snapshots, in cycle order."""
+
+    ensemble_id: str
+    version: int
+    snapshots: tuple[Mapping[str, Any], ...]
+
+
+class EnsembleDirectory:
+    """Finds the members of ensembles, and remembers them for when Redis is away."""
+
+    def __init__(self, store: JobStore, artifacts: ArtifactStore) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._chosen: OrderedDict[str, Members] = OrderedDict()
+        self._grown: OrderedDict[str, Members] = OrderedDict()
+
+    def find(self, ensemble_id: str, version: int | None = None) -> Members:
+        """The members of a version, by default of the latest.
+
+        A job's ensemble that was used before answers as it was last seen while Redis is away.
+
+        Raises:
+            Problem: No such ensemble or version, or no snapshot yet.
+            StoreUnavailable: Redis is away and the ensemble was not used before.
+        """
+        chosen = self._chosen.get(ensemble_id)
+        latest = chosen or self._latest(ensemble_id)
+        if version is None or version == latest.version:
+            return latest
+        if version > latest.version or ensemble_id in self._chosen:
+            raise Problem(
+                "not_found", f"{ensemble_id} has the versions 1 to {latest.version}, got version {version}: leave it out for the latest"
+            )
+        return Members(ensemble_id, version, latest.snapshots[:version])
+
+    def chosen(self, ensemble_id: str) -> dict[str, Any] | None:
+        """The stored document of an ensemble that was put together by hand; None where there is none."""
+        return read_document(self._artifacts, ensemble_key(ensemble_id)) if is_id("ens", ensemble_id) else None
+
+    def _latest(self, ensemble_id: str) -> Members:
+        if not is_id("ens", ensemble_id):
+            raise unknown_ensemble(ensemble_id)
+        job_id = job_id_of_ensemble(ensemble_id)
+        try:
+            snapshots = tuple(self._store.snapshots(job_id))
+        except StoreUnavailable:
+            if ensemble_id in self._grown:
+                return self._grown[ensemble_id]
+            raise
+        if snapshots:
+            return _remember(self._grown, Members(ensemble_id, len(snapshots), snapshots))
+        if (stored := self.chosen(ensemble_id)) is not None:
+            return _remember(self._chosen, Members(ensemble_id, 1, tuple(stored["snapshots"])))
+        self._grown.pop(ensemble_id, None)
+        record = self._store.get(job_id)
+        raise unknown_ensemble(ensemble_id) if record is None else _not_ready(record)
+
+
+def unknown_ensemble(ensemble_id: str) -> Problem:
+    """The 404 for an ensemble."""
+    return Problem("not_found", f"there is no ensemble {ensemble_id[:64]!r}: a train job names its own as ensemble_id")
+
+
+def _not_ready(record: JobRecord) -> Problem:
+    if record.status.is_terminal:
+        return Problem("not_ready", f"{record.id} is {record.status} and has left no snapshot: submit a new job")
+    eta = record.progress.get("eta_seconds")
+    expected = f"; the whole job needs about {eta:.0f} s more" if eta is not None else ""
+    return Problem(
+        "not_ready",
+        f"{record.id} is {record.status} and has no snapshot yet{expected}: follow its events, the first snapshot ends cycle 0",
+        extra={"job_id": record.id, "job_status": record.status, "progress": record.progress},
+    )
+
+
+def _remember(known: OrderedDict[str, Members], members: Members) -> Members:
+    known[members.ensemble_id] = members
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)
+    return members

@@ -1,0 +1,203 @@
+"""Live events for any number of clients over one blocking reader.
+
+A follower reads pages from the job store until it has caught up, then takes what the hub's reader thread hands out. Sequence
+numbers have no gaps, so a follower notices whatever it missed, and reads that from the store again: a slow client costs a bounded
+queue and loses nothing.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+
+from service.errors import to_json
+from worker.job_store import Event, JobStore, StoreUnavailable
+
+PAGE_EVENTS = 500
+MAX_WAITING_BATCHES = 64
+READ_MILLISECONDS = 200
+"""How long one read blocks, and so how long a job that gets its first follower can wait for the reader to notice."""
+
+PING_SECONDS = 15.0
+AWAY_SECONDS = 0.5
+"""Pause before the store is asked again while it is away."""
+
+
+class Subscription:
+    """One follower's bounded queue of batches; what does not fit is dropped and read from the store later."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._batches: asyncio.Queue[Sequence[Event]] = asyncio.Queue(MAX_WAITING_BATCHES)
+
+    def offer(self, events: Sequence[Event]) -> None:
+        """Hands over a batch, from any thread."""
+        with suppress(RuntimeError):  # the loop is closed: the process ends
+            self._loop.call_soon_threadsafe(self._put, events)
+
+    def _put(self, events: Sequence[Event]) -> None:
+        with suppress(asyncio.QueueFull):
+            self._batches.put_nowait(events)
+
+    async def next(self, seconds: float) -> Sequence[Event] | None:
+        """The next batch; None when there is none for so long."""
+        try:
+            return await asyncio.wait_for(self._batches.get(), seconds)
+        except TimeoutError:
+            return None
+
+
+class EventHub:
+    """Reads the events of all followed jobs in one thread. Invariant: a job is read exactly while it has a subscription."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._subscriptions: dict[str, set[Subscription]] = {}
+        self._positions: dict[str, int] = {}
+        self._wanted = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="event-reader", daemon=True)
+
+    def start(self) -> None:
+        """Starts the reader."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the reader."""
+        self._closing.set()
+        self._wanted.set()
+        self._thread.join()
+
+    @contextmanager
+    def subscription(self, job_id: str, after: int) -> Iterator[Subscription]:
+        """Every event after ``after``, and perhaps some before it where someone else follows the job from there."""
+        subscription = Subscription()
+        with self._lock:
+            self._subscriptions.setdefault(job_id, set()).add(subscription)
+            self._positions[job_id] = min(after, self._positions.get(job_id, after))
+            self._wanted.set()
+        try:
+            yield subscription
+        finally:
+            with self._lock:
+                self._subscriptions[job_id].remove(subscription)
+                if not self._subscriptions[job_id]:
+                    del self._subscriptions[job_id], self._positions[job_id]
+                if not self._positions and not self._closing.is_set():
+                    self._wanted.clear()
+
+    def _read(self) -> None:
+        while self._wanted.wait() and not self._closing.is_set():
+            with self._lock:
+                positions = dict(self._positions)
+            if not positions:
+                continue
+            try:
+                found = self._store.wait_events(positions, READ_MILLISECONDS)
+            except StoreUnavailable:
+                self._closing.wait(AWAY_SECONDS)
+                continue
+            for job_id, events in found.items():
+                self._hand_out(job_id, events)
+
+    def _hand_out(self, job_id: str, events: Sequence[Event]) -> None:
+        with self._lock:
+            subscriptions = list(self._subscriptions.get(job_id, ()))
+            if events and subscriptions:
+                self._positions[job_id] = events[-1].seq
+        for subscription in subscriptions:
+            subscription.offer(events)
+
+
+async def follow(hub: EventHub, store: JobStore, job_id: str, after: int) -> AsyncIterator[Event | None]:
+    """All events after sequence number ``after``, each once and in order, up to the job's ``end``.
+
+    Yields None where nothing happened for ``PING_SECONDS``. A store that is away is waited for.
+    """
+    live: Subscription | None = None
+    with ExitStack() as stack:
+        while True:
+            page = await _page(store, job_id, after)
+            if page is None:
+                yield None
+                await asyncio.sleep(AWAY_SECONDS)
+                continue
+            for event in page:
+                yield event
+                after = event.seq
+                if event.type == "end":
+                    return
+            if len(page) == PAGE_EVENTS:
+                continue
+            if not page and (end := await _end_behind(store, job_id, after)) is not None:
+                yield end
+                return
+            if live is None:
+                live = stack.enter_context(hub.subscription(job_id, after))
+                continue  # reads again what came before the subscription
+            async for live_event in _in_sequence(live, after):
+                yield live_event
+                if live_event is not None:
+                    after = live_event.seq
+                    if live_event.type == "end":
+                        return
+
+
+async def _in_sequence(live: Subscription, after: int) -> AsyncIterator[Event | None]:
+    """Live events that continue ``after`` without a gap; returns at a gap, and after a silence, which it reports as None."""
+    while (batch := await live.next(PING_SECONDS)) is not None:
+        for event in batch:
+            if event.seq > after + 1:
+                return
+            if event.seq == after + 1:
+                after = event.seq
+                yield event
+    yield None
+
+
+async def _page(store: JobStore, job_id: str, after: int) -> Sequence[Event] | None:
+    try:
+        return await run_in_threadpool(store.events, job_id, after, PAGE_EVENTS)
+    except StoreUnavailable:
+        return None
+
+
+async def _end_behind(store: JobStore, job_id: str, after: int) -> Event | None:
+    """The end of a stream that was resumed behind its last event, or whose job is deleted; None while the job can go on."""
+    try:
+        record = await run_in_threadpool(store.get, job_id)
+    except StoreUnavailable:
+        return None
+    if record is None:
+        return Event(after, "end", "", {"status": "deleted"})
+    if record.status.is_terminal:
+        return Event(after, "end", record.finished_at or "", {"status": record.status.value})
+    return None
+
+
+def event_document(event: Event) -> dict[str, object]:
+    """An event as it is sent in every representation: its own fields beside seq, type and at."""
+    return {**event.data, "seq": event.seq, "type": event.type, "at": event.at}
+
+
+async def as_sse(events: AsyncIterator[Event | None], wanted: Callable[[Event], bool]) -> AsyncIterator[bytes]:
+    """The events as ``text/event-stream``, with a comment in every silence."""
+    yield format_sse_event(retry=1000)
+    async for event in events:
+        if event is None:
+            yield KEEPALIVE_COMMENT
+        elif wanted(event):
+            yield format_sse_event(data_str=to_json(event_document(event)).decode(), event=event.type, id=str(event.seq))
+
+
+async def as_jsonl(events: AsyncIterator[Event | None], wanted: Callable[[Event], bool]) -> AsyncIterator[bytes]:
+    """The events as lines of JSON, with an empty line in every silence, so that a dead connection is noticed."""
+    async for event in events:
+        if event is None:
+            yield b"\n"
+        elif wanted(event):
+            yield to_json(event_document(event)) + b"\n"

@@ -1,0 +1,117 @@
+"""What the API takes, as strict documents: unknown fields and parameters are refused.
+
+A training job's body is ``worker.jobs.TrainJobRequest``; the body of a prediction is read by hand (``service.prediction_bodies``).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clr.config import ScheduleConfig, StrictModel
+from worker.jobs import JobKind, JobStatus, Metadata, Name
+
+MAX_PREVIEW_STEPS = 1_000_000
+"""Longest curve that a preview computes whole."""
+
+
+class BuiltinSource(StrictModel):
+    """Data that the service brings along."""
+
+    type: Literal["builtin"]
+    name: str = Field(max_length=64, description="digits or fashion-mnist.")
+
+
+class BuiltinDatasetRequest(StrictModel):
+    """Makes a dataset of a built-in one."""
+
+    source: BuiltinSource
+    name: Name | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class UploadFields(StrictModel):
+    """The text fields of an upload."""
+
+    name: Name | None = None
+    task: Literal["classification", "regression"] | None = Field(None, description="What to predict; default: what the target suggests.")
+    target: str | None = Field(None, min_length=1, max_length=200, description="The column of a CSV file to predict.")
+    metadata: Metadata = Field(default_factory=dict, description="A JSON object, as text.")
+
+
+class SchedulePreviewRequest(StrictModel):
+    """A schedule to lay out over a run that does not exist yet."""
+
+    schedule: ScheduleConfig
+    steps_per_epoch: Annotated[int, Field(strict=True, ge=1, le=10_000_000, description="Optimizer steps in one pass over the data.")]
+    epochs: Annotated[float, Field(strict=True, gt=0, le=100_000)] | None = Field(
+        None, description="Length of the run; null: what the schedule itself says."
+    )
+    max_points: Annotated[int, Field(strict=True, ge=2, le=MAX_PREVIEW_STEPS)] = Field(
+        MAX_PREVIEW_STEPS, description="Evenly spaced points of a longer curve; the first and last step of each cycle come on top."
+    )
+
+
+class StopRequest(StrictModel):
+    """When a job ends that is to keep what it has."""
+
+    when: Literal["now", "cycle_end"] = Field("now", description="now: at the next optimizer step. cycle_end: after the current cycle.")
+
+
+class EnsembleRequest(StrictModel):
+    """An ensemble of chosen snapshots."""
+
+    members: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
+        min_length=1, max_length=1000, description="Snapshot ids; all must have the same task, classes and input shape."
+    )
+    name: Name | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class NoFields(StrictModel):
+    """The body of an action without options: none, or an empty object."""
+
+
+class PageQuery(StrictModel):
+    """Which part of a list."""
+
+    after: str | None = Field(None, max_length=64, description="Objects that come after this id in the list's order.")
+    limit: int = Field(20, ge=1, le=100, description="Most objects of the page.")
+    order: Literal["desc", "asc"] = Field("desc", description="desc: the newest first.")
+
+
+class JobQuery(PageQuery):
+    """Which jobs."""
+
+    before: str | None = Field(None, max_length=64, description="Jobs that come before this id in the list's order.")
+    status: JobStatus | None = Field(None, description="Only jobs in this state.")
+    kind: JobKind | None = Field(None, description="Only jobs of this kind.")
+
+
+class SubmitQuery(StrictModel):
+    """How to submit."""
+
+    dry_run: bool = Field(False, description="Check everything and create nothing.")
+
+
+class EventQuery(StrictModel):
+    """Which events."""
+
+    after: int = Field(0, ge=0, le=2**53, description="Events with a larger sequence number. Last-Event-ID goes before it.")
+    limit: int = Field(100, ge=1, le=1000, description="Most events of a JSON page; a stream has no end before the job's.")
+    types: str | None = Field(None, max_length=200, description="Only these types, separated by commas, such as state,snapshot,end.")
+
+
+class MetricsQuery(StrictModel):
+    """Which part of the training curve, and how fine."""
+
+    max_points: int = Field(1000, ge=2, le=100_000, description="Most rows; every bucket keeps its smallest and largest values.")
+    from_step: int = Field(0, ge=0, le=2**53, description="Rows of this step and later ones.")
+
+
+class PredictQuery(StrictModel):
+    """What a prediction's answer holds."""
+
+    members: bool = Field(False, description="Also what each member says.")
+    top_k: int | None = Field(None, ge=1, le=10_000, description="Only the k likeliest classes of each row, by label.")
+    version: int | None = Field(None, ge=1, le=10_000, description="The ensemble as it was with this many snapshots; default the latest.")
+    mode: Literal["full"] = Field("full", description="full: every member answers for every row.")

@@ -1,0 +1,126 @@
+"""Jobs: submit, look at, end, delete."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Depends, Query, Response
+
+from service.dependencies import ServicesDep, StoreDep
+from service.documents import job_document, list_bounds
+from service.errors import Problem
+from service.idempotency import IdempotencyKey
+from service.json_bodies import json_document, optional_json_document, validated
+from service.media import JSON
+from service.openapi import json_body
+from service.request_schemas import JobQuery, NoFields, StopRequest, SubmitQuery
+from service.routes.schedules import curve
+from service.schemas import DryRun, Job, JobPage
+from service.submission import check_job, estimate, submit_job, warnings
+from worker.ids import is_id
+from worker.job_store import JobStore
+from worker.jobs import Action, JobRecord, TrainJobRequest
+from worker.records import job_prefix
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+DRY_RUN_POINTS = 1000
+
+EXAMPLE = {
+    "kind": "train",
+    "name": "first run",
+    "dataset_id": "ds_01JDEADBEEF0000000000000000",
+    "model": {"architecture": "small_cnn", "params": {"width": 16}},
+    "schedule": {"type": "warm_restarts", "max_lr": 0.1, "min_lr": 0.0, "cycles": 5, "epochs_per_cycle": 4},
+    "optimizer": {"type": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.0005},
+    "batch_size": 128,
+    "seed": 0,
+    "validation_fraction": 0.1,
+    "metadata": {"team": "vision"},
+}
+
+
+@router.post(
+    "",
+    summary="Submit a job",
+    status_code=202,
+    response_model=Job,
+    openapi_extra=json_body(TrainJobRequest, EXAMPLE),
+    responses={200: {"model": DryRun, "description": "With dry_run=true: what the job would be. Nothing is made."}},
+)
+def submit(
+    *,
+    document: Annotated[Any, Depends(json_document)],
+    query: Annotated[SubmitQuery, Query()],
+    response: Response,
+    background: BackgroundTasks,
+    services: ServicesDep,
+    store: StoreDep,
+    key: IdempotencyKey = None,
+) -> Job | Response:
+    """202 means durable: whatever is killed afterwards, the job will run. The same Idempotency-Key and body make one job."""
+    if query.dry_run:
+        checked = check_job(services, validated(TrainJobRequest, document))
+        dry_run = DryRun(
+            config=checked.request.training_config().model_dump(mode="json"),
+            warnings=warnings(checked),
+            estimate=estimate(checked.plan),
+            schedule=curve(checked.plan.schedule, max_points=DRY_RUN_POINTS),
+        )
+        return Response(dry_run.model_dump_json(), media_type=JSON)
+    made = submit_job(services, store, document, key)
+    if made.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    else:
+        background.add_task(services.publish, made.id)
+    response.headers["Location"] = f"/v1/jobs/{made.id}"
+    return job_document(existing_job(store, made.id))
+
+
+@router.get("", summary="List jobs")
+def list_all(query: Annotated[JobQuery, Query()], store: StoreDep) -> JobPage:
+    """Jobs, the newest first."""
+    page = store.list(**query.model_dump())
+    data = [job_document(record) for record in page.records]
+    return JobPage(data=data, has_more=page.has_more, **list_bounds(job.id for job in data))
+
+
+@router.get("/{job_id}", summary="Get a job")
+def get_one(job_id: str, store: StoreDep) -> Job:
+    """A job as it is now."""
+    return job_document(existing_job(store, job_id))
+
+
+@router.delete("/{job_id}", status_code=204, summary="Delete a job")
+def delete(job_id: str, services: ServicesDep, store: StoreDep) -> None:
+    """Removes a job that has ended, with its snapshots. Ensembles of those snapshots stop working."""
+    existing_job(store, job_id)
+    store.delete(job_id)
+    services.artifacts.delete_prefix(job_prefix(job_id))
+
+
+@router.post("/{job_id}/cancel", summary="Cancel a job", openapi_extra=json_body(NoFields, {}, required=False))
+def cancel(job_id: str, document: Annotated[Any, Depends(optional_json_document)], store: StoreDep) -> Job:
+    """Ends the job as cancelled; snapshots taken so far stay usable. Repeating it changes nothing."""
+    validated(NoFields, document)
+    existing_job(store, job_id)
+    return job_document(store.request(job_id, Action.CANCEL))
+
+
+@router.post(
+    "/{job_id}/stop",
+    summary="Stop a job and keep what there is",
+    openapi_extra=json_body(StopRequest, {"when": "cycle_end"}, required=False),
+)
+def stop(job_id: str, document: Annotated[Any, Depends(optional_json_document)], store: StoreDep) -> Job:
+    """Ends a running job early as succeeded, now or with the current cycle's snapshot. Repeating it changes nothing."""
+    request = validated(StopRequest, document)
+    existing_job(store, job_id)
+    action = Action.STOP_NOW if request.when == "now" else Action.STOP_CYCLE_END
+    return job_document(store.request(job_id, action))
+
+
+def existing_job(store: JobStore, job_id: str) -> JobRecord:
+    """The job's record; a 404 ``Problem`` where there is none."""
+    record = store.get(job_id) if is_id("job", job_id) else None
+    if record is None:
+        raise Problem("not_found", f"there is no job {job_id[:64]!r}: GET /v1/jobs lists them")
+    return record

@@ -1,0 +1,185 @@
+"""The commands that talk to a running service, as a person and as a program use them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+from service.cli import app
+from service.client import Client
+from tests.end_to_end.processes import Up, command_environment, run_command
+
+IRIS_LIKE = "length,colour,species\n" + "".join(f"{i % 7}.5,{'red' if i % 2 else 'blue'},{'a' if i % 2 else 'b'}\n" for i in range(60))
+
+
+def snapcycle(up: Up, *arguments: str, status: int = 0) -> str:
+    """Runs a command against the service, in this process; returns what it printed on stdout, or on stderr where it failed."""
+    done = CliRunner().invoke(app, arguments, env={"SNAPCYCLE_URL": up.url, "COLUMNS": "80"})
+    assert done.exit_code == status, done.output
+    return done.stderr if status else done.stdout
+
+
+@pytest.fixture(scope="module")
+def job_id(up: Up) -> str:
+    """A finished job of two cycles on the digits."""
+    printed = snapcycle(
+        up, "train", "digits", "--cycles", "2", "--epochs-per-cycle", "2", "--param", "hidden=[16]", "--name", "for the tests", "--json"
+    )
+    job: str = json.loads(printed)["id"]
+    assert snapcycle(up, "follow", job).startswith(job)
+    return job
+
+
+def test_train_with_follow_prints_every_snapshot_and_the_result(up: Up) -> None:
+    printed = snapcycle(up, "train", "digits", "--cycles", "2", "--epochs-per-cycle", "1", "--follow")
+    assert "snapshot 1 of 2: validation" in printed
+    assert "snapshot 2 of 2: validation" in printed
+    assert "status    succeeded" in printed
+
+
+def test_train_follow_json_prints_one_event_a_line(up: Up) -> None:
+    printed = snapcycle(up, "train", "digits", "--cycles", "2", "--epochs-per-cycle", "1", "--follow", "--json")
+    events = [json.loads(line) for line in printed.splitlines()]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["type"] == "end"
+
+
+def test_options_win_over_the_config_file(up: Up, tmp_path: Path) -> None:
+    config = tmp_path / "run.json"
+    config.write_text(json.dumps({"model": {"architecture": "small_cnn"}, "schedule": {"type": "cosine", "epochs": 3}, "seed": 1}))
+    plan = json.loads(snapcycle(up, "train", "digits", "--config", str(config), "--seed", "2", "--dry-run", "--json"))
+    assert plan["config"]["seed"] == 2
+    assert plan["config"]["model"]["architecture"] == "small_cnn"
+    assert plan["config"]["schedule"]["type"] == "cosine"
+
+
+def test_jobs_lists_ids_in_full_at_80_columns(up: Up, job_id: str) -> None:
+    printed = snapcycle(up, "jobs")
+    assert job_id in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_show_has_the_snapshots_and_the_ensemble(up: Up, job_id: str) -> None:
+    printed = snapcycle(up, "show", job_id)
+    assert "for the tests" in printed
+    assert job_id.replace("job_", "ens_") in printed
+    assert job_id.replace("job_", "snap_") + "_1" in printed
+
+
+def test_predict_prints_labels_and_saves_probabilities(up: Up, job_id: str, tmp_path: Path) -> None:
+    rows, saved = tmp_path / "rows.npy", tmp_path / "probabilities.npy"
+    np.save(rows, np.zeros((25, 8, 8), np.float32))
+    printed = snapcycle(up, "predict", job_id, str(rows))
+    assert "version 2, 2 members" in printed
+    assert "... 5 more rows" in printed
+    snapcycle(up, "predict", job_id.replace("job_", "ens_"), str(rows), "--output", str(saved))
+    probabilities = np.load(saved)
+    assert probabilities.shape == (25, 10)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+def test_snapshots_downloads_weights_that_safetensors_alone_can_read(up: Up, job_id: str, tmp_path: Path) -> None:
+    snapcycle(up, "snapshots", job_id, "--download", str(tmp_path / "weights"))
+    files = sorted((tmp_path / "weights").iterdir())
+    assert [file.name for file in files] == [f"{job_id.replace('job_', 'snap_')}_{cycle}.safetensors" for cycle in range(2)]
+    assert any(array.shape == (16, 64) for array in load_file(files[0]).values()), "the first layer of 16 units on 8x8 pixels"
+
+
+def test_a_table_is_uploaded_trained_on_and_predicted_by_column(up: Up, tmp_path: Path) -> None:
+    table = tmp_path / "flowers.csv"
+    table.write_text(IRIS_LIKE)
+    uploaded = json.loads(snapcycle(up, "datasets", "upload", str(table), "--target", "species", "--name", "flowers", "--json"))
+    assert uploaded["rows"] == 60
+    assert uploaded["id"] in snapcycle(up, "datasets", "list")
+    printed = snapcycle(
+        up, "train", uploaded["id"], "--cycles", "2", "--epochs-per-cycle", "20", "--batch-size", "16", "--json", "--follow"
+    )
+    job = json.loads(printed.splitlines()[0])
+    assert job["status"] == "queued"
+    with Client(up.url) as client:
+        finished = next(one for one in client.jobs.list() if one["dataset_id"] == uploaded["id"])
+    rows = tmp_path / "rows.csv"
+    rows.write_text("length,colour\n1.5,red\n1.5,blue\n")
+    answer = json.loads(snapcycle(up, "predict", finished["id"], str(rows), "--json"))
+    assert [row["label"] for row in answer["predictions"]] == ["a", "b"]
+
+
+def test_the_exit_status_of_follow_is_the_job_result(up: Up) -> None:
+    job = json.loads(snapcycle(up, "train", "digits", "--epochs-per-cycle", "100", "--json"))["id"]
+    assert "cancel" in snapcycle(up, "cancel", job)
+    snapcycle(up, "follow", job, status=3)
+
+
+def test_stop_ends_a_job_early_and_keeps_its_snapshots(up: Up) -> None:
+    job = json.loads(snapcycle(up, "train", "digits", "--cycles", "100", "--epochs-per-cycle", "5", "--json"))["id"]
+    with Client(up.url) as client:
+        next(event for event in client.jobs.get(job).follow() if event["type"] == "snapshot")
+        snapcycle(up, "stop", job)
+        finished = client.jobs.get(job).wait()
+        assert (finished.status, finished.data["stop_reason"]) == ("succeeded", "stopped")
+        assert 1 <= len(finished.snapshots()) < 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "digits", "--architecture", "resnt"], "did you mean resnet"),
+        (["train", "digits", "--cycles", "0"], "#/schedule/cycles"),
+        (["train", "dgits"], "digits"),
+        (["train", "missing.csv"], "missing.csv: No such file or directory"),
+        (["show", "job_0"], "there is no job"),
+        (["predict", "ens_0", "missing.npy"], "missing.npy cannot be read"),
+    ],
+)
+def test_a_refusal_names_what_is_wrong_and_ends_with_status_1(up: Up, arguments: list[str], message: str) -> None:
+    refusal = snapcycle(up, *arguments, status=1)
+    assert refusal.startswith("error: ")
+    assert message in refusal
+    assert "Traceback" not in refusal
+
+
+def test_a_service_that_is_not_there_is_named_with_the_remedy() -> None:
+    done = run_command("jobs", environment={"SNAPCYCLE_URL": "http://127.0.0.1:9"})
+    assert done.returncode == 1
+    assert "no answer from http://127.0.0.1:9" in done.stderr
+    assert "snapcycle up" in done.stderr
+
+
+def test_a_misspelt_setting_is_reported_and_a_wrong_one_refused() -> None:
+    done = run_command("worker", environment={"SNAPCYCLE_REDIS_ULR": "redis://127.0.0.1:1"})
+    assert done.returncode == 1
+    assert "did you mean SNAPCYCLE_REDIS_URL?" in done.stderr
+    assert "no Redis server is configured" in done.stderr
+    done = run_command("up", environment={"SNAPCYCLE_PORT": "123456"})
+    assert done.returncode == 1
+    assert "SNAPCYCLE_PORT" in done.stderr
+    assert "123456" in done.stderr
+
+
+def test_doctor_reports_on_the_machine_and_the_service(up: Up, tmp_path: Path) -> None:
+    done = run_command("doctor", "--json", environment={"SNAPCYCLE_URL": up.url, "SNAPCYCLE_DATA_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stdout
+    findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
+    assert set(findings) == {"snapcycle", "torch", "server", "artifacts", "fashion-mnist", "service"}
+    assert findings["service"]["detail"] == f"{up.url}, 1 worker"
+
+
+@pytest.mark.parametrize(
+    "command", ["", "up", "demo", "api", "worker", "doctor", "train", "jobs", "show", "follow", "stop", "cancel", "predict"]
+)
+def test_every_command_explains_itself_within_80_columns(command: str) -> None:
+    done = CliRunner().invoke(app, [*filter(None, (command, "--help"))], env={"COLUMNS": "80"})
+    assert done.exit_code == 0
+    assert "Usage:" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("modules", ["service.cli", "service.cli, service.embedded", "service.cli, worker.tasks", "service.client"])
+def test_torch_is_loaded_by_none_of_the_light_processes(modules: str) -> None:
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=command_environment(), check=False).returncode == 0

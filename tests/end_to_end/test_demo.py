@@ -1,0 +1,26 @@
+"""``snapcycle demo`` as a newcomer sees it."""
+
+import re
+
+from tests.end_to_end.processes import run_command
+
+
+def test_the_demo_trains_predicts_and_shows_every_member_and_the_ensemble() -> None:
+    shown = run_command("demo")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    members = re.findall(r"^ *snapshot (\d) +[\d.e-]+ +([\d.]+)% +([\d.]+)%", shown.stdout, re.MULTILINE)
+    assert [number for number, _, _ in members] == ["1", "2", "3", "4", "5"]
+    ensemble = re.search(r"^ *ensemble of 5 +([\d.]+)% +([\d.]+)%", shown.stdout, re.MULTILINE)
+    assert ensemble is not None, shown.stdout
+    assert float(ensemble[2]) > 95, "digits are easy: less means that something is broken"
+    predictions = re.findall(r"^ *\d+ +\d +\d +[\d.]+% +(\d\.\d+) +\d\.\d+ +\d+%$", shown.stdout, re.MULTILINE)
+    assert len(predictions) == 3
+    assert float(predictions[0]) < float(predictions[2]), "the least certain stands last"
+    assert shown.stderr == ""
+
+
+def test_the_demo_says_which_datasets_there_are() -> None:
+    refused = run_command("demo", "--dataset", "mnist")
+    assert refused.returncode == 2
+    assert "digits" in refused.stderr
+    assert "fashion-mnist" in refused.stderr

@@ -1,0 +1,71 @@
+"""The README keeps its word: its blocks of shell and Python run, in their order, against a running service."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.processes import ROOT, Up, command_environment
+
+README = (ROOT / "README.md").read_text()
+
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+def run_script(script: str, up: Up, directory: Path) -> str:
+    """Runs a script of bash with the tests' Python; returns what it printed."""
+    environment = command_environment({"SNAPCYCLE_URL": up.url})
+    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
+    done = subprocess.run(["bash", "-c", script], cwd=directory, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def blocks(*languages: str) -> list[tuple[str, str]]:
+    """The fenced blocks in these languages, in order."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [(language, code) for language, code in found if language in languages]
+
+
+def test_every_block_of_shell_and_python_runs(up: Up, tmp_path: Path) -> None:
+    script = ["set -eu"]
+    for number, (language, code) in enumerate(blocks("sh", "python")):
+        if language == "python":
+            (tmp_path / f"block{number}.py").write_text(code)
+            script.append(f"python block{number}.py")
+        else:
+            script.append(code.replace("http://127.0.0.1:8000", up.url))
+    printed = run_script("\n".join(script), up, tmp_path)
+    assert re.search(r'"ensemble_version":\s*[1-4],', printed), "the prediction was made while the job trained"
+    assert re.search(r'"label":\s*"0".*"label":\s*"1".*"label":\s*"2"', printed)
+    assert "(16, 1, 3, 3)" in printed, "the first convolution of the snapshot"
+    accuracy = re.search(r"accuracy on held-out rows: ([\d.]+)%", printed)
+    assert accuracy is not None
+    assert float(accuracy[1]) > 85
+
+
+def test_the_first_screen_has_the_two_commands_and_a_transcript() -> None:
+    first_screen = "\n".join(README.splitlines()[:45])
+    assert "make demo" in first_screen
+    assert "make test" in first_screen
+    assert re.search(r"^ensemble of 5 .*%", first_screen, re.MULTILINE)
+
+
+def test_every_file_that_is_named_exists() -> None:
+    linked = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
+    assert len(linked) >= 5
+    assert [target for target in linked if not (ROOT / target).exists()] == []
+
+
+@pytest.mark.skipif(not FASHION_MNIST.exists(), reason="the Debian package dataset-fashion-mnist is not installed")
+def test_the_example_with_curl_alone_runs_on_fashion_mnist(up: Up, tmp_path: Path) -> None:
+    printed = run_script(f"TMPDIR={tmp_path} {ROOT}/examples/fashion_mnist.sh {up.url}", up, tmp_path)
+    assert re.search(r'while it trains: .*"members_used":\s*[1-4],', printed), printed
+    assert "status at that time: running" in printed
+    assert "5 snapshots came as server-sent events" in printed
+    assert re.search(r'afterwards: .*"members_used":\s*5,', printed)
+    assert re.search(r"float32 \(8, 1, 3, 3\)$", printed, re.MULTILINE), "the first convolution, read by safetensors alone"

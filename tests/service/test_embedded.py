@@ -1,0 +1,77 @@
+"""The launcher's parts that need no processes; ``tests/end_to_end/test_up.py`` has the rest."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+
+from service.cli_processes import refuse_open_door
+from service.embedded import Child, LaunchError, Stack, child_environment
+from worker.settings import Settings
+
+
+def ending_process() -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
+    process.wait()
+    return process
+
+
+def test_children_get_these_settings_and_no_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SNAPCYCLE_ARTIFACTS", "s3://somebody/elses")
+    settings = Settings(redis_url="redis://here:1", artifacts=None, data_dir=tmp_path, port=0)
+    environment = child_environment(settings, num_workers=1)
+    assert environment["SNAPCYCLE_REDIS_URL"] == "redis://here:1"
+    assert environment["SNAPCYCLE_DATA_DIR"] == str(tmp_path)
+    assert "SNAPCYCLE_ARTIFACTS" not in environment
+
+
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    settings = Settings(data_dir=tmp_path)
+    assert "OMP_NUM_THREADS" not in child_environment(settings, num_workers=1)
+    assert child_environment(settings, num_workers=3)["OMP_NUM_THREADS"] == "2"
+    assert child_environment(settings, num_workers=16)["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_child_that_keeps_dying_is_restarted_less_and_less_often() -> None:
+    child = Child("part", ending_process)
+    delays = []
+    for _ in range(3):
+        child.launch()
+        assert child.has_died()
+        delays.append(child.restart_at - time.monotonic())
+    assert delays == pytest.approx([0.1, 0.2, 0.4], abs=0.05)
+    assert not child.has_died(), "a death is told once"
+
+
+def test_an_unknown_address_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=r"cannot listen on 203\.0\.113\.1 port 8000 .*--port"):
+        Stack(Settings(host="203.0.113.1", port=8000, data_dir=tmp_path), num_workers=1)
+
+
+def test_the_address_of_a_wildcard_host_is_this_machine(tmp_path: Path) -> None:
+    stack = Stack(Settings(host="0.0.0.0", port=0, data_dir=tmp_path), num_workers=1)
+    try:
+        assert stack.url.startswith("http://127.0.0.1:")
+        with socket.create_connection(("127.0.0.1", int(stack.url.rsplit(":", 1)[1])), timeout=1):
+            pass  # connections wait in the socket's queue until the API takes them
+    finally:
+        stack.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_an_address_of_this_machine_alone_needs_no_consent(host: str) -> None:
+    refuse_open_door(host, is_allowed=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.internal"])
+def test_an_address_that_others_reach_needs_consent(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        refuse_open_door(host, is_allowed=False)
+    assert f"{host} can be reached from other machines" in capsys.readouterr().err
+    refuse_open_door(host, is_allowed=True)

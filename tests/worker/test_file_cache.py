@@ -1,0 +1,54 @@
+import os
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from worker.file_cache import FileCache
+
+
+def test_what_was_unused_for_longest_makes_room(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path, max_bytes=250)
+    for number, name in enumerate("abc"):
+        path = cache.path(name, lambda file: file.write(bytes(100)))
+        os.utime(path, (number, number))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["b", "c"]
+    cache.path("b", lambda _file: pytest.fail("it is there"))
+    cache.path("d", lambda file: file.write(bytes(100)))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["b", "d"]
+
+
+def test_a_file_larger_than_the_cache_is_kept_while_it_is_the_newest(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path, max_bytes=10)
+    assert cache.path("a", lambda file: file.write(bytes(100))).stat().st_size == 100
+    cache.path("b", lambda file: file.write(bytes(100)))
+    assert [file.name for file in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_failed_download_leaves_nothing(tmp_path: Path) -> None:
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise ValueError("cut")
+
+    cache = FileCache(tmp_path)
+    with pytest.raises(ValueError, match="cut"):
+        cache.path("a", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_that_want_the_same_file_download_it_once(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path)
+    downloads: list[int] = []
+    barrier = threading.Barrier(4)
+
+    def fetch() -> None:
+        barrier.wait()
+        cache.path("a", lambda file: downloads.append(file.write(b"x")))
+
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert downloads == [1]

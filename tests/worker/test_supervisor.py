@@ -1,0 +1,346 @@
+"""Supervisors in this process, with a real job store and real trainers: every way in which an attempt can end."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clr.config import TrainingConfig
+from tests.worker.training_jobs import record_of, snapshot_sha256s, status_of, submit, tiny_config, wait_until
+from worker.artifacts import ArtifactStore, StoreFull
+from worker.job_store import JobStore
+from worker.jobs import Action, JobStatus, Phase
+from worker.records import checkpoints_prefix, result_key, snapshot_prefix
+from worker.redis_connection import connect
+from worker.supervisor import Bench, Outcome, supervise
+from worker.trainer_process import TrainerProcess, WarmTrainers
+from worker.valkey_server import ValkeyServer
+
+LONG = tiny_config(cycles=4, epochs_per_cycle=15)
+"""About a second of training, and four snapshots."""
+
+ENDLESS = tiny_config(cycles=2, epochs_per_cycle=50_000)
+
+
+@dataclass
+class Workshop:
+    """A bench, and what happens around it."""
+
+    bench: Bench
+    directory: Path
+    published: list[str]
+    spawned: list[TrainerProcess] = field(default_factory=list)
+    is_draining: bool = False
+    threads: ThreadPoolExecutor = field(default_factory=ThreadPoolExecutor)
+
+    def submit(self, config: TrainingConfig) -> str:
+        return submit(self.bench.store, self.bench.artifacts, config, self.directory)
+
+    def supervise(self, job_id: str, **changes: Any) -> Outcome:
+        return supervise(job_id, replace(self.bench, **changes))
+
+    def start(self, job_id: str, **changes: Any) -> "Future[Outcome]":
+        return self.threads.submit(self.supervise, job_id, **changes)
+
+    def record(self, job_id: str) -> Any:
+        return record_of(self.bench.store, job_id)
+
+    def wait_for_training(self, job_id: str) -> TrainerProcess:
+        """Waits for the job's first step and returns its trainer."""
+        wait_until(lambda: self.record(job_id).phase == Phase.TRAINING)
+        return next(trainer for trainer in self.spawned if trainer.is_alive())
+
+    def wait_for_snapshots(self, job_id: str, count: int) -> None:
+        wait_until(lambda: self.record(job_id).snapshot_count >= count)
+
+
+@pytest.fixture
+def workshop(job_store: JobStore, artifacts: ArtifactStore, tmp_path: Path) -> Iterator[Workshop]:
+    spawn_into = tmp_path / "scratch"
+    spawn_into.mkdir()
+    published: list[str] = []
+
+    def spawn() -> TrainerProcess:
+        shop.spawned.append(TrainerProcess.spawn(spawn_into, device="cpu"))
+        return shop.spawned[-1]
+
+    bench = Bench(
+        worker_id="worker",
+        store=job_store,
+        artifacts=artifacts,
+        trainers=WarmTrainers(spawn),
+        publish=published.append,
+        is_draining=lambda: shop.is_draining,
+        lease_seconds=30,
+        beat_seconds=0.2,
+        checkpoint_seconds=3600,
+        drain_seconds=15,
+        max_crashes=3,
+    )
+    shop = Workshop(bench, tmp_path, published=published)
+    yield shop
+    bench.trainers.close()
+    shop.threads.shutdown()
+    assert not any(trainer.is_alive() for trainer in shop.spawned)
+    assert list(spawn_into.iterdir()) == []
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """What LONG leaves behind where nothing disturbs it."""
+
+    sha256s: list[str]
+    rows: list[list[float | None]]
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Oracle:
+    """LONG, undisturbed."""
+    directory = tmp_path_factory.mktemp("oracle")
+    with connect(valkey.url) as client:
+        store, artifacts = JobStore(client, prefix="oracle:"), ArtifactStore.open(directory / "artifacts")
+        trainers = WarmTrainers(partial(TrainerProcess.spawn, directory, device="cpu"))
+        bench = Bench("oracle", store, artifacts, trainers, print, lambda: False, 30, 5, 3600, 15, 3)
+        job_id = submit(store, artifacts, LONG, directory)
+        assert supervise(job_id, bench) == Outcome.FINISHED
+        trainers.close()
+        return Oracle(snapshot_sha256s(store, job_id), store.metrics(job_id).rows)
+
+
+def test_a_job_is_trained_to_its_end(workshop: Workshop) -> None:
+    store, artifacts = workshop.bench.store, workshop.bench.artifacts
+    job_id = workshop.submit(tiny_config(cycles=3))
+    assert workshop.supervise(job_id) == Outcome.FINISHED
+
+    record = workshop.record(job_id)
+    assert (record.status, record.phase, record.stop_reason, record.error) == (JobStatus.SUCCEEDED, None, None, None)
+    assert (record.snapshot_count, record.progress["fraction"], record.progress["cycle"]) == (3, 1.0, 2)
+    assert record.config["precision"] == "fp32"
+    assert record.started_at <= record.training_started_at <= record.finished_at
+    assert set(record.progress) == {
+        "fraction", "cycle", "cycles", "epoch", "epochs", "step", "steps", "eta_seconds", "samples_per_second"
+    }  # fmt: skip
+
+    manifests = store.snapshots(job_id)
+    assert [manifest["cycle"] for manifest in manifests] == [0, 1, 2]
+    for manifest in manifests:
+        weights = manifest["files"]["weights"]
+        assert weights["key"] == f"{snapshot_prefix(job_id, manifest['cycle'])}/weights.safetensors"
+        assert artifacts.local_path(weights["key"], weights["sha256"], weights["size_bytes"]).is_file()
+        assert manifest["ensemble"]["members"] == manifest["ensemble"]["version"] == manifest["cycle"] + 1
+    losses = [manifest["metrics"]["validation"]["loss"] for manifest in manifests]
+    assert record.best["cycle"] == losses.index(min(losses))
+
+    steps = record.progress["steps"]
+    assert [row[0] for row in store.metrics(job_id).rows] == list(range(1, steps + 1))
+    result = json.loads(artifacts.read(result_key(job_id)))
+    assert (result["status"], result["stop_reason"], result["error"]) == ("succeeded", None, None)
+    assert result["snapshots"] == [{"cycle": m["cycle"], "snapshot_id": m["id"], "metrics": m["metrics"]} for m in manifests]
+    assert result["ensemble"] == [manifest["ensemble"] for manifest in manifests]
+    assert result["history"]["columns"] == ["step", "epoch", "cycle", "learning_rate", "train_loss"]
+    assert result["history"]["rows"] == store.metrics(job_id).rows
+    assert result["config"] == record.config
+
+    events = store.events(job_id, limit=1000)
+    assert [event.data["cycle"] for event in events if event.type == "snapshot"] == [0, 1, 2]
+    assert (events[-2].type, events[-2].data["status"], events[-1].type) == ("state", "succeeded", "end")
+    assert {"learning_rate", "train_loss", "step"} <= set(next(event for event in events if event.type == "progress").data)
+    assert artifacts.list_names(checkpoints_prefix(job_id))[0].startswith(f"{steps * 2 // 3:010d}-")
+    assert len(artifacts.list_names(checkpoints_prefix(job_id))) == 2
+
+
+def test_a_second_message_is_dropped(workshop: Workshop) -> None:
+    job_id = workshop.submit(LONG)
+    first = workshop.start(job_id)
+    workshop.wait_for_training(job_id)
+    assert workshop.supervise(job_id, worker_id="another") == Outcome.REFUSED
+    assert first.result() == Outcome.FINISHED
+    assert workshop.supervise(job_id) == Outcome.REFUSED
+    assert workshop.record(job_id).attempt == 1
+
+
+def test_a_killed_trainer_costs_a_crash_and_no_bit(workshop: Workshop, oracle: Oracle) -> None:
+    job_id = workshop.submit(LONG)
+    run = workshop.start(job_id)
+    trainer = workshop.wait_for_training(job_id)
+    workshop.wait_for_snapshots(job_id, 1)
+    os.kill(trainer.pid, signal.SIGKILL)
+    assert run.result() == Outcome.REQUEUED
+    assert workshop.published == [job_id]
+    record = workshop.record(job_id)
+    assert (record.status, record.crashes) == (JobStatus.QUEUED, 1)
+    assert "signal 9" in record.transitions[-1]["reason"]
+
+    assert workshop.supervise(job_id) == Outcome.FINISHED
+    assert snapshot_sha256s(workshop.bench.store, job_id) == oracle.sha256s
+    assert workshop.bench.store.metrics(job_id).rows == oracle.rows
+
+
+def test_the_third_crash_without_progress_fails_the_job(workshop: Workshop) -> None:
+    job_id = workshop.submit(ENDLESS)
+    outcomes = []
+    for _ in range(3):
+        run = workshop.start(job_id)
+        os.kill(workshop.wait_for_training(job_id).pid, signal.SIGKILL)
+        outcomes.append(run.result())
+    assert outcomes == [Outcome.REQUEUED, Outcome.REQUEUED, Outcome.FINISHED]
+    record = workshop.record(job_id)
+    assert (record.status, record.error["category"]) == (JobStatus.FAILED, "worker_lost")
+
+
+def test_a_drain_checkpoints_gives_the_job_back_and_costs_no_crash(workshop: Workshop, oracle: Oracle) -> None:
+    job_id = workshop.submit(LONG)
+    run = workshop.start(job_id)
+    workshop.wait_for_snapshots(job_id, 1)
+    workshop.is_draining = True
+    assert run.result(timeout=5) == Outcome.RELEASED
+    record = workshop.record(job_id)
+    assert (record.status, record.crashes, workshop.published) == (JobStatus.QUEUED, 0, [job_id])
+
+    workshop.is_draining = False
+    assert workshop.supervise(job_id) == Outcome.FINISHED
+    assert snapshot_sha256s(workshop.bench.store, job_id) == oracle.sha256s
+    assert workshop.bench.store.metrics(job_id).rows == oracle.rows
+    assert workshop.record(job_id).attempt == 2
+
+
+def test_a_trainer_that_does_not_drain_in_time_is_killed(workshop: Workshop) -> None:
+    job_id = workshop.submit(ENDLESS)
+    run = workshop.start(job_id, drain_seconds=0.5)
+    trainer = workshop.wait_for_training(job_id)
+    os.kill(trainer.pid, signal.SIGSTOP)
+    workshop.is_draining = True
+    assert run.result(timeout=5) == Outcome.RELEASED
+    assert workshop.record(job_id).crashes == 0
+
+
+def test_a_cancelled_job_is_dead_within_a_second(workshop: Workshop) -> None:
+    job_id = workshop.submit(ENDLESS)
+    run = workshop.start(job_id)
+    trainer = workshop.wait_for_training(job_id)
+    os.kill(trainer.pid, signal.SIGSTOP)  # also one that doesn't listen
+    workshop.bench.store.request(job_id, Action.CANCEL)
+    assert run.result(timeout=1) == Outcome.FINISHED
+    assert workshop.record(job_id).status == JobStatus.CANCELLED
+    assert json.loads(workshop.bench.artifacts.read(result_key(job_id)))["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(("action", "is_minimum"), [(Action.STOP_NOW, False), (Action.STOP_CYCLE_END, True)])
+def test_a_stopped_job_has_succeeded(workshop: Workshop, action: Action, is_minimum: bool) -> None:
+    config = ENDLESS if action == Action.STOP_NOW else tiny_config(cycles=500, epochs_per_cycle=25)
+    job_id = workshop.submit(config)
+    run = workshop.start(job_id)
+    workshop.wait_for_training(job_id)
+    workshop.bench.store.request(job_id, action)
+    assert run.result(timeout=30) == Outcome.FINISHED
+    record = workshop.record(job_id)
+    assert (record.status, record.stop_reason) == (JobStatus.SUCCEEDED, "stopped")
+    assert workshop.bench.store.snapshots(job_id)[-1]["is_minimum"] is is_minimum
+
+
+def test_a_job_that_was_asked_to_stop_before_a_crash_stops_after_it(workshop: Workshop) -> None:
+    job_id = workshop.submit(ENDLESS)
+    run = workshop.start(job_id)
+    trainer = workshop.wait_for_training(job_id)
+    os.kill(trainer.pid, signal.SIGSTOP)
+    workshop.bench.store.request(job_id, Action.STOP_NOW)
+    os.kill(trainer.pid, signal.SIGKILL)
+    assert run.result() == Outcome.REQUEUED
+    assert workshop.supervise(job_id) == Outcome.FINISHED
+    assert workshop.record(job_id).stop_reason == "stopped"
+
+
+def test_a_fenced_supervisor_kills_its_trainer_and_changes_nothing(workshop: Workshop) -> None:
+    store = workshop.bench.store
+    job_id = workshop.submit(ENDLESS)
+    run = workshop.start(job_id)
+    trainer = workshop.wait_for_training(job_id)
+    store.expire_owner("worker")
+    assert store.requeue_expired(job_id, 3) == "requeued"
+    claim = store.claim(job_id, "another", 30_000, 3)
+    assert run.result(timeout=5) == Outcome.FENCED
+    assert not trainer.is_alive()
+    record = workshop.record(job_id)
+    assert (record.status, record.owner, record.epoch) == (JobStatus.RUNNING, "another", claim.epoch)  # type: ignore[union-attr]  # claimed
+    assert workshop.published == []
+
+
+def test_a_run_that_fails_says_why_and_what_to_do(workshop: Workshop) -> None:
+    schedule = {"type": "warm_restarts", "cycles": 2, "epochs_per_cycle": 50, "max_lr": 1000.0}
+    job_id = workshop.submit(tiny_config(schedule=schedule, optimizer={"type": "sgd", "weight_decay": 1.0}))
+    assert workshop.supervise(job_id) == Outcome.FINISHED
+    record = workshop.record(job_id)
+    assert (record.status, record.error["category"], record.crashes) == (JobStatus.FAILED, "diverged", 0)
+    assert "max_lr" in record.error["suggestion"]
+    assert json.loads(workshop.bench.artifacts.read(result_key(job_id)))["error"] == record.error
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("harm", [damage, remove])
+def test_a_dataset_that_is_lost_or_damaged_fails_the_job(workshop: Workshop, harm: Callable[[Path], None]) -> None:
+    job_id = workshop.submit(LONG)
+    harm(workshop.directory / "artifacts" / "datasets" / workshop.record(job_id).dataset_id / "data.safetensors")
+    assert workshop.supervise(job_id) == Outcome.FINISHED
+    record = workshop.record(job_id)
+    assert (record.status, record.error["category"]) == (JobStatus.FAILED, "data")
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(workshop: Workshop, oracle: Oracle) -> None:
+    job_id = workshop.submit(LONG)
+    run = workshop.start(job_id)
+    workshop.wait_for_snapshots(job_id, 2)
+    workshop.is_draining = True
+    assert run.result() == Outcome.RELEASED
+    workshop.is_draining = False
+    folder = workshop.directory / "artifacts" / checkpoints_prefix(job_id)
+    newest = sorted(folder.iterdir())[-1]
+    damage(newest / "checkpoint.safetensors")
+    assert workshop.supervise(job_id) == Outcome.FINISHED
+    assert snapshot_sha256s(workshop.bench.store, job_id) == oracle.sha256s
+
+
+class FullStore(ArtifactStore):
+    """A store whose disk is full from the first snapshot on."""
+
+    def create(self, key: str, data: bytes | Path) -> str:
+        if "/snapshots/" in key:
+            raise StoreFull(f"{key} could not be written: no space left on the device")
+        return super().create(key, data)
+
+
+def test_a_full_disk_fails_the_job_and_says_so(workshop: Workshop) -> None:
+    job_id = workshop.submit(LONG)
+    artifacts = FullStore.open(workshop.directory / "artifacts")
+    assert workshop.supervise(job_id, artifacts=artifacts) == Outcome.FINISHED
+    record = workshop.record(job_id)
+    assert (record.status, record.error["category"], record.snapshot_count) == (JobStatus.FAILED, "disk_full", 0)
+
+
+def test_training_goes_on_while_the_job_store_is_away(workshop: Workshop, tmp_path: Path, oracle: Oracle) -> None:
+    with ValkeyServer(tmp_path / "own-valkey") as server, connect(server.url) as client:
+        store = JobStore(client)
+        job_id = submit(store, workshop.bench.artifacts, LONG, workshop.directory)
+        run = workshop.start(job_id, store=store)
+        wait_until(lambda: record_of(store, job_id).snapshot_count >= 1)
+        server.stop()
+        trainer = next(trainer for trainer in workshop.spawned if trainer.is_alive())
+        wait_until(lambda: trainer.directory.joinpath("snapshot-3.safetensors").exists())
+        assert not run.done()
+        server.start()
+        assert run.result(timeout=30) == Outcome.FINISHED
+        assert status_of(store, job_id) == JobStatus.SUCCEEDED
+        assert snapshot_sha256s(store, job_id) == oracle.sha256s

@@ -1,0 +1,199 @@
+"""Real worker processes on a real server: what is killed, and what the job has lost by it (nothing)."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from clr.config import TrainingConfig
+from tests.worker.training_jobs import (
+    process_is_gone,
+    record_of,
+    snapshot_sha256s,
+    status_of,
+    submit,
+    tiny_config,
+    wait_until,
+)
+from worker.artifacts import ArtifactStore
+from worker.celery_app import create_celery, publish
+from worker.job_store import JobStore, connect
+from worker.jobs import JobStatus
+from worker.settings import Settings
+from worker.tasks import worker_id_of
+from worker.valkey_server import ValkeyServer
+
+RUN_WORKER = (
+    "import sys; from worker.settings import Settings; from worker.tasks import run_worker; sys.exit(run_worker(Settings(), 'cpu'))"
+)
+
+LONG = tiny_config(cycles=4, epochs_per_cycle=15)
+
+
+@dataclass
+class Site:
+    """A server, a store, and the worker processes that a test starts."""
+
+    server: ValkeyServer
+    settings: Settings
+    directory: Path
+    workers: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = JobStore(connect(self.settings))
+        self.artifacts = ArtifactStore.open(self.settings.artifacts_url)
+        self.app = create_celery(self.settings)
+
+    def start_worker(self, *command: str) -> "subprocess.Popen[bytes]":
+        environ = os.environ | {"SNAPCYCLE_REDIS_URL": self.server.url, "SNAPCYCLE_DATA_DIR": str(self.directory)}
+        with (self.directory / "worker.log").open("ab") as log:
+            command = command or (sys.executable, "-c", RUN_WORKER)
+            self.workers.append(subprocess.Popen(command, env=environ, stdout=log, stderr=log))
+        return self.workers[-1]
+
+    def submit(self, config: TrainingConfig, *, messages: int = 1) -> str:
+        job_id = submit(self.store, self.artifacts, config, self.directory)
+        for _ in range(messages):
+            assert publish(self.app, job_id)
+        return job_id
+
+    def wait_for_end(self, job_id: str) -> JobStatus:
+        wait_until(lambda: status_of(self.store, job_id).is_terminal)
+        return status_of(self.store, job_id)
+
+    def wait_for_snapshots(self, job_id: str, count: int) -> None:
+        wait_until(lambda: record_of(self.store, job_id).snapshot_count >= count)
+
+    def scratch(self) -> list[Path]:
+        return list(self.settings.staging_dir.iterdir())
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with ValkeyServer(tmp_path / "valkey") as server:
+        site = Site(server, Settings(redis_url=server.url, data_dir=tmp_path), tmp_path)
+        yield site
+        for worker in site.workers:
+            worker.kill()
+            trainers = children_of(worker.pid)
+            worker.wait()
+            wait_until(lambda pids=trainers: all(map(process_is_gone, pids)), seconds=10)  # type: ignore[misc]  # a lambda's default
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The hashes of the snapshots of LONG, undisturbed."""
+    directory = tmp_path_factory.mktemp("oracle")
+    with ValkeyServer(directory / "valkey") as server:
+        site = Site(server, Settings(redis_url=server.url, data_dir=directory), directory)
+        worker = site.start_worker()
+        job_id = site.submit(LONG)
+        assert site.wait_for_end(job_id) == JobStatus.SUCCEEDED
+        worker.terminate()
+        assert worker.wait() == 0
+        return snapshot_sha256s(site.store, job_id)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that live."""
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def test_a_worker_runs_jobs_one_after_the_other_and_leaves_nothing_behind(site: Site) -> None:
+    worker = site.start_worker()
+    jobs = [site.submit(tiny_config(), messages=3) for _ in range(2)]
+    assert [site.wait_for_end(job_id) for job_id in jobs] == [JobStatus.SUCCEEDED] * 2
+    assert [record_of(site.store, job_id).attempt for job_id in jobs] == [1, 1]
+    (info,) = wait_until(site.store.workers)
+    assert (info["id"], info["pid"], info["device"]) == (worker_id_of(worker.pid), worker.pid, "cpu")
+
+    trainers = children_of(worker.pid)
+    worker.terminate()
+    assert worker.wait(timeout=10) == 0
+    assert all(map(process_is_gone, trainers))
+    assert site.scratch() == []
+    assert site.store.workers() == []
+
+
+def test_an_idle_worker_hears_of_the_next_job_at_once(site: Site) -> None:
+    site.start_worker()
+    site.wait_for_end(site.submit(tiny_config()))
+    second = site.submit(tiny_config())
+    began_at = time.monotonic()
+    wait_until(lambda: status_of(site.store, second) != JobStatus.QUEUED)
+    assert time.monotonic() - began_at < 0.5  # not at the next timer of Celery's loop, one to ten seconds later
+
+
+def test_a_killed_worker_takes_its_trainers_along_and_another_one_finishes_the_job(site: Site, oracle: list[str]) -> None:
+    worker = site.start_worker()
+    job_id = site.submit(LONG)
+    site.wait_for_snapshots(job_id, 1)
+    trainers = children_of(worker.pid)
+    assert trainers
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: all(map(process_is_gone, trainers)), seconds=5)
+
+    site.start_worker()
+    assert site.store.expire_owner(worker_id_of(worker.pid)) == [job_id]  # as a launcher does that saw it die
+    publish(site.app, job_id)
+    assert site.wait_for_end(job_id) == JobStatus.SUCCEEDED
+    assert snapshot_sha256s(site.store, job_id) == oracle
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_worker_that_is_told_to_end_gives_its_job_back(site: Site, oracle: list[str], signal_number: signal.Signals) -> None:
+    worker = site.start_worker()
+    job_id = site.submit(LONG)
+    site.wait_for_snapshots(job_id, 1)
+    worker.send_signal(signal_number)
+    assert worker.wait(timeout=10) == 0
+    record = record_of(site.store, job_id)
+    assert (record.status, record.crashes) == (JobStatus.QUEUED, 0)
+    assert site.scratch() == []
+
+    site.start_worker()
+    assert site.wait_for_end(job_id) == JobStatus.SUCCEEDED
+    assert snapshot_sha256s(site.store, job_id) == oracle
+    assert record_of(site.store, job_id).attempt == 2
+
+
+def test_a_killed_server_costs_nothing(site: Site, oracle: list[str]) -> None:
+    site.start_worker()
+    job_id = site.submit(LONG)
+    site.wait_for_snapshots(job_id, 1)
+    assert site.server.pid is not None
+    os.kill(site.server.pid, signal.SIGKILL)
+    wait_until(lambda: not site.server.is_running())
+    assert site.server.ensure_running()
+    assert site.wait_for_end(job_id) == JobStatus.SUCCEEDED
+    assert snapshot_sha256s(site.store, job_id) == oracle
+    assert record_of(site.store, job_id).attempt == 1
+    assert site.wait_for_end(site.submit(tiny_config())) == JobStatus.SUCCEEDED  # Celery has found its way back too
+
+
+def test_a_frozen_server_costs_nothing(site: Site, oracle: list[str]) -> None:
+    site.start_worker()
+    job_id = site.submit(LONG)
+    site.wait_for_snapshots(job_id, 1)
+    assert site.server.pid is not None
+    os.kill(site.server.pid, signal.SIGSTOP)
+    time.sleep(4)  # longer than the job store's time-outs
+    os.kill(site.server.pid, signal.SIGCONT)
+    assert site.wait_for_end(job_id) == JobStatus.SUCCEEDED
+    assert snapshot_sha256s(site.store, job_id) == oracle
+    assert record_of(site.store, job_id).attempt == 1
+
+
+def test_celerys_own_command_starts_a_worker_too(site: Site) -> None:
+    worker = site.start_worker(sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker")
+    job_id = site.submit(tiny_config())
+    assert site.wait_for_end(job_id) == JobStatus.SUCCEEDED
+    worker.terminate()
+    assert worker.wait(timeout=10) == 0

@@ -1,0 +1,131 @@
+"""Trainer processes seen from the worker, with ``sleep`` and ``cat`` in place of a trainer where torch isn't the point."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.worker.training_jobs import process_is_gone, wait_until
+from worker.protocol import StopRequest
+from worker.trainer_process import ScratchDirectory, TrainerProcess, WarmTrainers, trainer_environment
+
+
+def start(directory: Path, *command: str) -> TrainerProcess:
+    directory.mkdir(parents=True)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=directory, process_group=0)
+    return TrainerProcess(process, directory)
+
+
+class Spawner:
+    """Counts what it starts."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.started: list[TrainerProcess] = []
+
+    def __call__(self) -> TrainerProcess:
+        self.started.append(start(self.directory / str(len(self.started)), "sleep", "60"))
+        return self.started[-1]
+
+
+@pytest.fixture
+def spawner(tmp_path: Path) -> Spawner:
+    return Spawner(tmp_path)
+
+
+def test_trainer_learns_nothing_of_its_workers_secrets() -> None:
+    environ = {
+        "PATH": "/bin",
+        "SNAPCYCLE_REDIS_URL": "redis://:secret@host",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "HOME": "/root",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "OMP_NUM_THREADS": "3",
+    }
+    environment = trainer_environment(Path("/scratch"), environ)
+    assert "secret" not in str(environment)
+    assert environment["HOME"] == environment["TMPDIR"] == "/scratch"
+    assert (environment["PATH"], environment["CUDA_VISIBLE_DEVICES"], environment["OMP_NUM_THREADS"]) == ("/bin", "1", "3")
+    assert environment["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_trainers_get_a_fixed_number_of_threads() -> None:
+    assert int(trainer_environment(Path("/scratch"), {})["OMP_NUM_THREADS"]) >= 1
+
+
+def test_discarding_kills_the_whole_process_group_and_removes_the_directory(tmp_path: Path) -> None:
+    trainer = start(tmp_path / "trainer", "sh", "-c", "sleep 60 & echo $!; wait")
+    assert trainer._process.stdout is not None
+    grandchild = int(trainer._process.stdout.readline())
+    trainer.discard()
+    assert trainer.wait() == -9
+    wait_until(lambda: process_is_gone(grandchild), seconds=5)
+    assert not trainer.directory.exists()
+
+
+def test_a_trainer_that_is_gone_hears_nothing(tmp_path: Path) -> None:
+    trainer = start(tmp_path / "trainer", "true")
+    trainer.wait()
+    trainer.send(StopRequest(when="now"))
+    assert list(trainer.messages()) == []
+    trainer.drain()
+    trainer.discard()
+    assert trainer.wait() == 0
+
+
+def test_the_spare_is_handed_over_and_replaced_only_when_asked(spawner: Spawner) -> None:
+    trainers = WarmTrainers(spawner)
+    trainers.warm()
+    trainers.warm()
+    assert len(spawner.started) == 1
+    taken = trainers.take()
+    assert taken is spawner.started[0]
+    assert len(spawner.started) == 1
+    trainers.warm()
+    assert len(spawner.started) == 2
+    trainers.close()
+    assert taken.is_alive()
+    assert not spawner.started[1].is_alive()
+    taken.discard()
+
+
+def test_a_spare_that_died_is_replaced(spawner: Spawner) -> None:
+    trainers = WarmTrainers(spawner)
+    trainers.warm()
+    spawner.started[0].kill()
+    spawner.started[0].wait()
+    trainers.warm()
+    spawner.started[1].kill()
+    spawner.started[1].wait()
+    assert trainers.take() is spawner.started[2]
+    assert not (spawner.directory / "0").exists()
+    assert not (spawner.directory / "1").exists()
+    trainers.close()
+    spawner.started[2].discard()
+
+
+def test_no_spare_is_started_after_the_end(spawner: Spawner) -> None:
+    trainers = WarmTrainers(spawner)
+    trainers.close()
+    trainers.warm()
+    assert spawner.started == []
+
+
+def test_scratch_of_a_dead_worker_is_swept_and_that_of_a_living_one_is_kept(tmp_path: Path) -> None:
+    living = ScratchDirectory(tmp_path)
+    abandoned = tmp_path / "worker-of-a-dead-one"
+    (abandoned / "trainer-0").mkdir(parents=True)
+    starting = tmp_path / "worker-that-is-starting"
+    starting.mkdir()
+    long_ago = time.time() - 3600
+    for path in (living.path, abandoned):
+        os.utime(path, (long_ago, long_ago))
+    newcomer = ScratchDirectory(tmp_path)
+    assert living.path.exists()
+    assert starting.exists()
+    assert not abandoned.exists()
+    newcomer.remove()
+    assert not newcomer.path.exists()
+    living.remove()

@@ -1,0 +1,163 @@
+"""One attempt at one job as the stores see it: what its worker reads, commits and reports under the epoch of its claim.
+
+Every method that writes can be repeated after the store was away, and raises ``FencedError`` where the job is no longer ours.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from worker.artifacts import StoreFull
+from worker.job_artifacts import JobArtifacts
+from worker.job_store import METRIC_COLUMNS, Commit, JobStore, LostAttempt
+from worker.jobs import Phase, TerminalStatus, now_rfc3339
+from worker.protocol import CheckpointStaged, Failed, Progress, Row, SnapshotStaged, Started, TrainerJob
+
+logger = logging.getLogger(__name__)
+
+
+class FencedError(Exception):
+    """The job belongs to a later claim, or to none."""
+
+
+class Attempt:
+    """What is known of the job, how much of it the job store knows, and the ways to tell it more."""
+
+    def __init__(self, store: JobStore, artifacts: JobArtifacts, job_id: str, epoch: int, *, lease_ms: int) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._job_id = job_id
+        self._epoch = epoch
+        self._lease_ms = lease_ms
+        self._config: dict[str, Any] | None = None
+        self._snapshots: dict[int, dict[str, Any]] = {}
+        self._rows: list[Row] = []
+        self._num_reported_rows = 0
+        self._progress: Progress | None = None  # not reported yet
+        self._phase: Phase | None = None  # not reported yet
+
+    def trainer_job(self, *, checkpoint_seconds: float) -> TrainerJob:
+        """What the trainer is to do, with local, verified files.
+
+        Raises:
+            ArtifactMissing, ArtifactDamaged: The spec or the dataset cannot be had.
+        """
+        spec = self._artifacts.spec()
+        dataset_path = self._artifacts.dataset_path(spec.dataset_id)
+        checkpoint_path = self._artifacts.checkpoint_path()
+        return TrainerJob(
+            config=spec.config,
+            dataset_path=str(dataset_path),
+            checkpoint_path=str(checkpoint_path) if checkpoint_path else None,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+
+    def recall(self) -> None:
+        """Takes up what earlier attempts have left: their snapshots, and no more of their history than the checkpoint has."""
+        self._snapshots = self._artifacts.snapshots()
+        self._ensure(self._store.reset_metrics(self._job_id, self._epoch, self._rows))
+        self._num_reported_rows = len(self._rows)
+
+    def note_start(self, started: Started) -> None:
+        """Remembers where the trainer begins."""
+        self._config = started.config.model_dump(mode="json")
+        self._rows = list(started.rows)
+
+    def note_rows(self, rows: list[Row]) -> None:
+        """Remembers rows that the history has gained, for ``report_news``."""
+        self._rows += rows
+
+    def note_progress(self, progress: Progress) -> None:
+        """Remembers the latest progress, for ``report_news``."""
+        self._progress = progress
+
+    def note_phase(self, phase: Phase) -> None:
+        """Remembers the latest phase, for ``report_news``."""
+        self._phase = phase
+
+    def check_ours(self) -> None:
+        """Renews the lease."""
+        self._ensure(self._store.beat(self._job_id, self._epoch, self._lease_ms).ours)
+
+    def report_first_step(self) -> None:
+        """Tells that training has begun, and the resolved config."""
+        self._ensure(
+            self._store.report(self._job_id, self._epoch, phase=Phase.TRAINING, training_started=True, resolved_config=self._config)
+        )
+
+    def report_warning(self, message: str) -> None:
+        """Tells what the owner of the job ought to know."""
+        logger.warning("job %s: %s", self._job_id, message)
+        self._ensure(self._store.report(self._job_id, self._epoch, event=("warning", {"message": message})))
+
+    def report_news(self, *, is_stopping: bool) -> None:
+        """Tells the latest progress, phase and rows, if there are any; a job that is stopping stays in that phase."""
+        rows = self._rows[self._num_reported_rows :]
+        phase = None if is_stopping else self._phase
+        progress, event = _progress_documents(self._progress) if self._progress else (None, None)
+        if rows or phase or progress:
+            self._ensure(self._store.report(self._job_id, self._epoch, progress=progress, event=event, phase=phase, metrics_rows=rows))
+        self._num_reported_rows += len(rows)
+        self._progress = self._phase = None
+
+    def commit_snapshot(self, staged: SnapshotStaged, directory: Path) -> None:
+        """Makes a snapshot durable, then visible, then removes the staged files."""
+        manifest = self._artifacts.put_snapshot(staged, directory, check_ours=self.check_ours)
+        self._snapshots[staged.cycle] = manifest
+        best = min(self._snapshots.values(), key=lambda snapshot: snapshot["metrics"]["validation"]["loss"])
+        summary = {"cycle": best["cycle"], "snapshot_id": best["id"], "metrics": best["metrics"]}
+        commit = self._store.commit_snapshot(self._job_id, self._epoch, staged.cycle, manifest, summary)
+        self._ensure(commit != Commit.FENCED)
+        logger.info("job %s: snapshot %d %s (validation loss %.4f)", self._job_id, staged.cycle, commit, staged.validation["loss"])
+        for file in (staged.weights, staged.outputs):
+            (directory / file.name).unlink(missing_ok=True)
+
+    def commit_checkpoint(self, staged: CheckpointStaged, directory: Path) -> None:
+        """Makes a checkpoint durable, which ends the count of crashes, then removes the staged file."""
+        self.check_ours()  # it removes older checkpoints, which may be all that a later claim has
+        self._artifacts.put_checkpoint(staged, directory)
+        self._ensure(self._store.report(self._job_id, self._epoch, checkpoint_step=staged.step))
+        (directory / staged.file.name).unlink(missing_ok=True)
+
+    def finish(self, status: TerminalStatus, *, failed: Failed | None = None, stop_reason: str | None = None) -> None:
+        """Ends the job. The result is stored first and create-once: if there is an earlier one, what that says holds."""
+        self.check_ours()
+        result = self._store_result(status, failed.model_dump(exclude={"type"}) if failed else None, stop_reason)
+        stored_status: TerminalStatus = result["status"]
+        self._ensure(self._store.finish(self._job_id, self._epoch, stored_status, error=result["error"], stop_reason=result["stop_reason"]))
+
+    def release(self) -> None:
+        """Gives the job back to the queue."""
+        self._ensure(self._store.release(self._job_id, self._epoch, "drained"))
+
+    def lose(self, reason: str, *, max_crashes: int) -> LostAttempt:
+        """Counts a crash; returns what has become of the job."""
+        return self._store.fail_attempt(self._job_id, self._epoch, reason, max_crashes)
+
+    def _ensure(self, ours: bool) -> None:
+        if not ours:
+            raise FencedError(f"epoch {self._epoch} of {self._job_id} is over")
+
+    def _store_result(self, status: TerminalStatus, error: dict[str, Any] | None, stop_reason: str | None) -> dict[str, Any]:
+        snapshots = self._snapshots.values()
+        result = {
+            "status": status,
+            "stop_reason": stop_reason,
+            "error": error,
+            "finished_at": now_rfc3339(),
+            "snapshots": [{"cycle": each["cycle"], "snapshot_id": each["id"], "metrics": each["metrics"]} for each in snapshots],
+            "ensemble": [each["ensemble"] for each in snapshots],
+            "history": {"columns": METRIC_COLUMNS, "rows": self._rows},
+            "config": self._config,
+        }
+        try:
+            return self._artifacts.put_result(result)
+        except StoreFull:
+            logger.exception("job %s: its result could not be stored; the reconciler will try again", self._job_id)
+            return result
+
+
+def _progress_documents(progress: Progress) -> tuple[dict[str, Any], tuple[str, dict[str, Any]]]:
+    """The record's progress, and the event, which has the loss besides."""
+    data = progress.model_dump(exclude={"type"}) | {"fraction": progress.step / progress.steps}
+    return {name: value for name, value in data.items() if name not in ("learning_rate", "train_loss")}, ("progress", data)

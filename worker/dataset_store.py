@@ -1,0 +1,67 @@
+"""Datasets in the artifact store: one file of tensors each, and a manifest that makes it visible."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from worker.artifacts import ArtifactStore
+from worker.ids import is_id
+from worker.jobs import now_rfc3339
+from worker.records import MANIFEST, dataset_prefix, file_path, read_document, store_file, write_document
+
+
+class DatasetPage(NamedTuple):
+    """Some datasets, and whether there are more in the direction of reading."""
+
+    datasets: list[dict[str, Any]]
+    has_more: bool
+
+
+def put_dataset(artifacts: ArtifactStore, dataset_id: str, data_path: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """Stores a dataset and returns its manifest.
+
+    Args:
+        artifacts: The store.
+        dataset_id: A fresh id.
+        data_path: The file that ``clr.datasets.save_dataset`` wrote; the caller's to remove.
+        description: What the manifest says besides: name, task, summary, ….
+    """
+    prefix = dataset_prefix(dataset_id)
+    data = store_file(artifacts, f"{prefix}/data.safetensors", data_path)
+    manifest = {**description, "id": dataset_id, "created_at": now_rfc3339(), "files": {"data": data}}
+    write_document(artifacts, f"{prefix}/{MANIFEST}", manifest)
+    return manifest
+
+
+def get_dataset(artifacts: ArtifactStore, dataset_id: str) -> dict[str, Any] | None:
+    """The manifest of a dataset; None where there is none of this id."""
+    return read_document(artifacts, f"{dataset_prefix(dataset_id)}/{MANIFEST}") if is_id("ds", dataset_id) else None
+
+
+def dataset_path(artifacts: ArtifactStore, manifest: dict[str, Any]) -> Path:
+    """A local, verified file with the dataset's tensors, for ``clr.datasets.load_dataset``."""
+    return file_path(artifacts, manifest["files"]["data"])
+
+
+def list_datasets(
+    artifacts: ArtifactStore, *, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc"
+) -> DatasetPage:
+    """A page of manifests in the order of their ids, so of their creation, from the one that follows ``after``."""
+    ids = [name for name in artifacts.list_names("datasets") if is_id("ds", name)]
+    if order == "desc":
+        ids.reverse()
+    if after is not None:
+        ids = [name for name in ids if (name < after if order == "desc" else name > after)]
+    found: list[dict[str, Any]] = []
+    for dataset_id in ids:
+        manifest = get_dataset(artifacts, dataset_id)
+        if manifest is None:  # being written, or being deleted
+            continue
+        if len(found) == limit:
+            return DatasetPage(found, has_more=True)
+        found.append(manifest)
+    return DatasetPage(found, has_more=False)
+
+
+def delete_dataset(artifacts: ArtifactStore, dataset_id: str) -> None:
+    """Removes a dataset that no job uses (see JobStore.delete_dataset_guard)."""
+    artifacts.delete_prefix(dataset_prefix(dataset_id))

@@ -1,0 +1,81 @@
+"""Files that are created once, as a whole, and are on the disk before anyone is told."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK_BYTES = 2**20
+DRAFT_MARK = "#"
+"""Stands, with a number after it, at the end of the names of files that are being written; obstore doesn't list those."""
+
+
+class DurableFiles:
+    """Creates files below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="fsync")
+
+    def create(self, name: str, data: bytes | Path) -> str:
+        """Writes a file that didn't exist, with its directories, and returns its content's sha256.
+
+        The draft is complete and on the disk before it is linked to its name, so the name has the whole content or isn't there.
+
+        Raises:
+            FileExistsError: The name is taken; that file is durable.
+            OSError: It could not be written; the name isn't taken.
+        """
+        path = self._root / name
+        directories = [path.parent, *path.parent.parents][: name.count("/") + 1]  # up to the root
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}{DRAFT_MARK}{secrets.randbits(63)}")
+        try:
+            with draft.open("xb") as file:
+                sha256 = _copy(data, file)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(draft, path)
+            finally:
+                # Also where the file or a directory was there already: its maker may not have come to this yet.
+                # All at the same time, because the disk then flushes its cache about once and not for each.
+                list(self._threads.map(_fsync_directory, directories))
+        finally:
+            draft.unlink(missing_ok=True)
+        return sha256
+
+
+def sha256_of(data: bytes | Path) -> str:
+    """The sha256 of bytes, or of a file's content."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def chunks_of(path: Path) -> Iterator[bytes]:
+    """A file's content in pieces of a mebibyte."""
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _copy(data: bytes | Path, file: BinaryIO) -> str:
+    """Writes the data to the file and returns their sha256."""
+    digest = hashlib.sha256()
+    for chunk in [data] if isinstance(data, bytes) else chunks_of(data):
+        digest.update(chunk)
+        file.write(chunk)
+    return digest.hexdigest()
+
+
+def _fsync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

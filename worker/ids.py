@@ -1,0 +1,58 @@
+"""Identifiers: a prefix that names the kind, and a ULID, so that ids sort by the time they were made.
+
+An ensemble and a snapshot carry the suffix of their job, so one id leads to the other without a look-up.
+"""
+
+import re
+import secrets
+import time
+from typing import Literal
+
+Kind = Literal["ds", "job", "ens", "req", "worker"]
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Crockford's base 32."""
+
+ULID_CHARS = 26
+_ULID = re.compile(rf"[0-7][{ALPHABET}]{{{ULID_CHARS - 1}}}")
+_SNAPSHOT = re.compile(rf"snap_({_ULID.pattern})_(0|[1-9][0-9]{{0,5}})")
+
+
+def new_id(kind: Kind) -> str:
+    """A fresh id: 48 bits of milliseconds since 1970 and 80 random bits, so that nobody can guess it."""
+    return f"{kind}_{_encode(time.time_ns() // 1_000_000 << 80 | secrets.randbits(80))}"
+
+
+def is_id(kind: Kind, text: str) -> bool:
+    """Whether ``text`` has the form of an id of this kind."""
+    prefix, _, suffix = text.partition("_")
+    return prefix == kind and _ULID.fullmatch(suffix) is not None
+
+
+def ensemble_id_of(job_id: str) -> str:
+    """The id of the ensemble that a job's snapshots make."""
+    return "ens_" + _suffix(job_id)
+
+
+def job_id_of_ensemble(ensemble_id: str) -> str:
+    """The job whose snapshots make this ensemble; for ensembles that were put together by hand no such job exists."""
+    return "job_" + _suffix(ensemble_id)
+
+
+def snapshot_id_of(job_id: str, cycle: int) -> str:
+    """The id of the snapshot that a job takes at the end of a cycle, counted from 0."""
+    return f"snap_{_suffix(job_id)}_{cycle}"
+
+
+def parse_snapshot_id(text: str) -> tuple[str, int] | None:
+    """The job id and the cycle of a snapshot id; None where the form is another."""
+    match = _SNAPSHOT.fullmatch(text)
+    return (f"job_{match[1]}", int(match[2])) if match else None
+
+
+def _suffix(identifier: str) -> str:
+    return identifier.partition("_")[2]
+
+
+def _encode(number: int) -> str:
+    return "".join(ALPHABET[number >> shift & 31] for shift in range(5 * (ULID_CHARS - 1), -1, -5))

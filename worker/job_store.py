@@ -1,0 +1,317 @@
+"""The job store: every change of a job is one Lua script in Redis, so it happens as a whole or not at all.
+
+A worker's right to change a job is its epoch, the fencing token of its claim: each script refuses one that is not the
+latest. The scripts stand in ``worker/lua``, with their arguments and answers in their heads.
+
+Exceptions: ``JobStoreError`` with ``StoreUnavailable``, ``JobMissing``, ``InvalidState``, ``IdempotencyMismatch``,
+``DatasetGone`` and ``DatasetInUse``. Every method may raise ``StoreUnavailable``, within about two seconds.
+"""
+
+import builtins
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+import orjson
+import redis
+
+from worker import redis_connection
+from worker.fleet import Fleet
+from worker.job_queries import METRIC_COLUMNS, Event, JobQueries, Metrics, Page
+from worker.jobs import Action, JobRecord, JobSpec, JobStatus, Phase, TerminalStatus, allowed_actions
+from worker.redis_connection import JobStoreError, StoreUnavailable
+from worker.settings import Settings
+
+__all__ = [
+    "METRIC_COLUMNS",
+    "Beat",
+    "Claim",
+    "Commit",
+    "DatasetGone",
+    "DatasetInUse",
+    "Event",
+    "IdempotencyMismatch",
+    "InvalidState",
+    "JobMissing",
+    "JobStore",
+    "JobStoreError",
+    "Metrics",
+    "Page",
+    "Refused",
+    "StoreUnavailable",
+    "SubmitResult",
+    "connect",
+]
+
+IDEMPOTENCY_SECONDS = 86_400
+"""How long a repeated submission is recognised."""
+
+DELETED_DATASET_SECONDS = 86_400
+"""How long a deleted dataset is refused to submissions that began before its deletion."""
+
+SNAPSHOT_EVENT_FIELDS = ("cycle", "step", "epoch", "learning_rate", "is_minimum", "metrics", "ensemble")
+
+
+class JobMissing(JobStoreError):
+    """There is no job of this id."""
+
+
+class InvalidState(JobStoreError):
+    """The job's state doesn't allow this; ``allowed`` says what it allows."""
+
+    def __init__(self, record: JobRecord, action: str) -> None:
+        self.record = record
+        self.allowed = allowed_actions(record.status)
+        super().__init__(f"{action} is not possible for {record.id}, which is {record.status}: it allows {', '.join(self.allowed)}")
+
+
+class IdempotencyMismatch(JobStoreError):
+    """The idempotency key was used before, with another body; ``job_id`` is what it made then."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"this Idempotency-Key made {job_id} from another body: use a new key for a new job")
+
+
+class DatasetGone(JobStoreError):
+    """The dataset was deleted while the job was being submitted."""
+
+
+class DatasetInUse(JobStoreError):
+    """Jobs use the dataset; ``job_ids`` are theirs."""
+
+    def __init__(self, dataset_id: str, job_ids: builtins.list[str]) -> None:
+        self.job_ids = job_ids
+        jobs = f"{len(job_ids)} {'job' if len(job_ids) == 1 else 'jobs'}"
+        super().__init__(
+            f"{dataset_id} is used by {jobs} ({', '.join(job_ids[:3])}{', …' if len(job_ids) > 3 else ''}): delete those first"
+        )
+
+
+@dataclass(frozen=True)
+class SubmitResult:
+    """The job that a submission made, now or, where ``replayed``, the first time it was sent."""
+
+    job_id: str
+    replayed: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run a job until someone claims a later epoch."""
+
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a job cannot be claimed: another worker holds it, it has ended, its crashes were too many (poison), …"""
+
+    reason: Literal["held", "cancelled", "done", "paused", "poison", "missing"]
+
+
+@dataclass(frozen=True)
+class Beat:
+    """Whether the job is still this worker's, and what someone asked of it."""
+
+    ours: bool
+    requested_action: Action | None
+
+
+class Commit(StrEnum):
+    """What became of a snapshot's commit."""
+
+    COMMITTED = "committed"
+    """It is visible now."""
+    ALREADY = "already"
+    """Its cycle had been committed before."""
+    FENCED = "fenced"
+    """The job belongs to a later epoch."""
+
+
+LostAttempt = Literal["requeued", "failed", "cancelled", "fenced", "held"]
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A client of the configured server; it connects when it is first used.
+
+    Raises:
+        ValueError: No server is configured.
+    """
+    if settings.redis_url is None:
+        raise ValueError("no Redis server is configured: set SNAPCYCLE_REDIS_URL, or use `snapcycle up`, which starts its own")
+    return redis_connection.connect(settings.redis_url)
+
+
+class JobStore(JobQueries, Fleet):
+    """The jobs and workers of one service."""
+
+    def find_submission(self, idempotency_key: str, body_sha256: str) -> str | None:
+        """The job that this key made before; None for a new key. Saves preparing a job that exists.
+
+        Raises:
+            IdempotencyMismatch: The body was another one.
+        """
+        result, job_id = self._scripts.run("find_submission", idempotency_key, body_sha256)
+        if result == "mismatch":
+            raise IdempotencyMismatch(job_id)
+        return job_id or None
+
+    def submit(self, spec: JobSpec, *, idempotency_key: str | None, body_sha256: str) -> SubmitResult:
+        """Queues a job whose spec is stored; the same key and body make no second one for 24 hours.
+
+        Raises:
+            IdempotencyMismatch: The key was used with another body.
+            DatasetGone: The dataset was deleted meanwhile.
+        """
+        fields = {
+            "id": spec.id,
+            "name": _json(spec.name),
+            "metadata": _json(spec.metadata),
+            "config": spec.config.model_dump_json(),
+            "progress": _json(spec.initial_progress()),
+            "created_at": spec.created_at,
+        }
+        result, answer = self._scripts.run(
+            "submit", spec.id, spec.kind, spec.dataset_id, idempotency_key or "", body_sha256, IDEMPOTENCY_SECONDS, *_flat(fields)
+        )
+        if result == "mismatch":
+            raise IdempotencyMismatch(answer)
+        if result == "dataset_gone":
+            raise DatasetGone(f"dataset {spec.dataset_id} was deleted: choose another one")
+        return SubmitResult(answer, replayed=result == "replayed")
+
+    def claim(self, job_id: str, owner: str, lease_ms: int, max_crashes: int) -> Claim | Refused:
+        """Takes a job that waits, or one whose worker has been silent for longer than its lease (which counts as a crash)."""
+        epoch, reason = self._scripts.run("claim", job_id, owner, lease_ms, max_crashes, secrets.token_hex(8))
+        return Claim(epoch) if reason == "ok" else Refused(reason)
+
+    def beat(self, job_id: str, epoch: int, lease_ms: int, progress: dict[str, Any] | None = None) -> Beat:
+        """Renews the lease and notes the progress."""
+        ours, requested = self._scripts.run("beat", job_id, epoch, lease_ms, _json(progress) if progress else "")
+        return Beat(bool(ours), Action(requested) if requested else None)
+
+    def report(
+        self,
+        job_id: str,
+        epoch: int,
+        *,
+        progress: dict[str, Any] | None = None,
+        event: tuple[str, dict[str, Any]] | None = None,
+        phase: Phase | None = None,
+        metrics_rows: Sequence[Sequence[float | None]] = (),
+        resolved_config: dict[str, Any] | None = None,
+        training_started: bool = False,
+        checkpoint_step: int | None = None,
+    ) -> bool:
+        """Notes what has become of a running job; False where it is no longer this worker's.
+
+        Args:
+            job_id: The job.
+            epoch: The claim's epoch.
+            progress: Replaces the record's progress.
+            event: Type and data of an event to append, after that of a new phase.
+            phase: The phase from now on; a change appends a ``state`` event.
+            metrics_rows: Rows of METRIC_COLUMNS to append, by ascending step.
+            resolved_config: Replaces the record's config.
+            training_started: The first optimizer step is done.
+            checkpoint_step: A checkpoint of this step was committed; a later one than before ends the count of crashes.
+        """
+        fields = {name: _json(value) for name, value in (("progress", progress), ("config", resolved_config)) if value is not None}
+        event_type, data = (event[0], _json(event[1])) if event else ("", "")
+        rows = [_json(row) for row in metrics_rows]
+        step = "" if checkpoint_step is None else checkpoint_step
+        heads = (job_id, epoch, phase or "", event_type, data, int(training_started), step, len(rows))
+        return bool(self._scripts.run("report", *heads, *rows, *_flat(fields)))
+
+    def reset_metrics(self, job_id: str, epoch: int, rows: Sequence[Sequence[float | None]]) -> bool:
+        """Replaces the metric rows by those of the checkpoint that the job resumes from; False where it is not ours."""
+        return bool(self._scripts.run("reset_metrics", job_id, epoch, *map(_json, rows)))
+
+    def commit_snapshot(self, job_id: str, epoch: int, cycle: int, manifest: dict[str, Any], best: dict[str, Any] | None = None) -> Commit:
+        """Makes a snapshot that is durably stored visible, and ends the count of crashes.
+
+        Args:
+            job_id: The job.
+            epoch: The claim's epoch.
+            cycle: The cycle that it ends, from 0.
+            manifest: The public snapshot object with its files.
+            best: The best snapshot so far: cycle and metrics.
+        """
+        event = {"snapshot_id": manifest.get("id"), **{name: manifest[name] for name in SNAPSHOT_EVENT_FIELDS if name in manifest}}
+        return Commit(
+            self._scripts.run("commit_snapshot", job_id, epoch, cycle, _json(manifest), _json(event), _json(best) if best else "")
+        )
+
+    def release(self, job_id: str, epoch: int, reason: str) -> bool:
+        """Gives a job back to the queue after a clean checkpoint, without counting a crash; False where it is not ours."""
+        return bool(self._scripts.run("release", job_id, epoch, reason))
+
+    def finish(
+        self, job_id: str, epoch: int, status: TerminalStatus, *, error: dict[str, Any] | None = None, stop_reason: str | None = None
+    ) -> bool:
+        """Ends a job whose result is stored; False where it is not ours.
+
+        Args:
+            job_id: The job.
+            epoch: The claim's epoch.
+            status: How it ended.
+            error: category, message and suggestion of a failure.
+            stop_reason: Why it succeeded before its planned end.
+        """
+        reason = stop_reason or (error["category"] if error else "cancel" if status == JobStatus.CANCELLED else "completed")
+        return bool(self._scripts.run("finish", job_id, epoch, status, reason, _json(error) if error else "", stop_reason or ""))
+
+    def fail_attempt(self, job_id: str, epoch: int, reason: str, max_crashes: int) -> LostAttempt:
+        """Counts a crash of the trainer: the job waits again, has failed for good, or is cancelled where that was asked."""
+        outcome: LostAttempt = self._scripts.run("fail_attempt", job_id, epoch, max_crashes, reason)
+        return outcome
+
+    def request(self, job_id: str, action: Action) -> JobRecord:
+        """Asks a job to end. A queued one is cancelled at once; repeating what was asked or took effect changes nothing.
+
+        Raises:
+            JobMissing: There is no such job.
+            InvalidState: Its state doesn't allow it.
+        """
+        answer = self._scripts.run("request", job_id, action)
+        record = self.get(job_id)
+        if answer == "missing" or record is None:
+            raise JobMissing(f"there is no job {job_id}")
+        if answer == "invalid":
+            raise InvalidState(record, action)
+        return record
+
+    def delete(self, job_id: str) -> None:
+        """Forgets a job that has ended; its dataset is free of it. The artifacts are the caller's.
+
+        Raises:
+            JobMissing: There is no such job.
+            InvalidState: It has not ended.
+        """
+        answer = self._scripts.run("delete", job_id)
+        if answer == "missing":
+            raise JobMissing(f"there is no job {job_id}")
+        if answer == "invalid" and (record := self.get(job_id)):
+            raise InvalidState(record, "delete")
+
+    def delete_dataset_guard(self, dataset_id: str) -> None:
+        """Refuses the dataset to later submissions, so that its files can be removed.
+
+        Raises:
+            DatasetInUse: Jobs use it.
+        """
+        job_ids = self._scripts.run("delete_dataset", dataset_id, DELETED_DATASET_SECONDS)
+        if job_ids:
+            raise DatasetInUse(dataset_id, sorted(job_ids))
+
+
+def _json(value: object) -> str:
+    """JSON without spaces; NaN and infinities become null."""
+    return orjson.dumps(value).decode()
+
+
+def _flat(fields: dict[str, str]) -> builtins.list[str]:
+    return [text for pair in fields.items() for text in pair]

@@ -1,0 +1,3 @@
+-- EXPIRED_LEASES  jobs whose worker has been silent for too long.
+--   ->    ids
+return redis.call('ZRANGEBYSCORE', leases, '-inf', now)

@@ -1,0 +1,4 @@
+-- GET  one job.
+--   ARGV  id
+--   ->    {fields and values, transitions, rank in the queue or nil} | nil
+return record(ARGV[1])

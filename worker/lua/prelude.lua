@@ -1,0 +1,95 @@
+-- Stands before every script: the names of the keys, the clock, and the steps that transitions share.
+--   KEYS  prefix of all keys. Scripts derive the others from it, so they need one server, as Celery's broker does.
+-- Redis' own clock is the only one; all moments are milliseconds since 1970.
+
+local MAX_EVENTS, MAX_EVENTS_AT_END, MAX_TRANSITIONS = 2000, 500, 100
+
+local prefix = KEYS[1]
+local pending, leases = prefix .. 'pending', prefix .. 'leases'
+
+local function job_key(id, part) return prefix .. 'job:' .. id .. (part and ':' .. part or '') end
+local function dataset_key(id, part) return prefix .. 'dataset:' .. id .. ':' .. part end
+local function index_key(kind, status) return prefix .. 'jobs:' .. kind .. ':' .. status end
+local function get(id, field) return redis.call('HGET', job_key(id), field) end
+local function set(id, ...) return redis.call('HSET', job_key(id), ...) end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- Every combination of kind and status, '*' being any, has its index of ids; equal scores sort by id, so by time of creation.
+local function index(command, id, kind, status)
+  for _, k in ipairs({kind, '*'}) do
+    if command == 'ZADD' then redis.call('ZADD', index_key(k, status), 0, id) else redis.call('ZREM', index_key(k, status), id) end
+  end
+end
+
+-- Appends an event; numbers have no gaps, whoever writes.
+local function emit(id, type, data)
+  local seq = redis.call('HINCRBY', job_key(id), 'seq', 1)
+  redis.call('XADD', job_key(id, 'events'), 'MAXLEN', '~', MAX_EVENTS, seq .. '-0', 'type', type, 'at', now, 'data', data)
+end
+
+local function emit_state(id, status, phase, reason)
+  emit(id, 'state', cjson.encode({status = status, phase = phase or cjson.null, reason = reason}))
+end
+
+-- Changes the status, and says so in the index, the list of transitions and the events. The phase is nil for terminal states.
+local function transition(id, to, phase, reason, actor)
+  local kind, from = get(id, 'kind'), get(id, 'status')
+  if from then index('ZREM', id, kind, from) end
+  index('ZADD', id, kind, to)
+  set(id, 'status', to, 'phase', phase or '')
+  redis.call('RPUSH', job_key(id, 'transitions'), cjson.encode({to = to, at = now, reason = reason, actor = actor}))
+  redis.call('LTRIM', job_key(id, 'transitions'), -MAX_TRANSITIONS, -1)
+  emit_state(id, to, phase, reason)
+end
+
+local function enqueue(id, reason, actor)
+  redis.call('ZREM', leases, id)
+  -- Microseconds, in which no two scripts run, keep the order of arrival.
+  redis.call('ZADD', pending, string.format('%d%06d', time[1], time[2]), id)
+  transition(id, 'queued', 'waiting_for_worker', reason, actor)
+end
+
+local function finish(id, status, reason, actor)
+  redis.call('ZREM', leases, id)
+  redis.call('ZREM', pending, id)
+  redis.call('HDEL', job_key(id), 'requested')
+  set(id, 'finished_at', now)
+  transition(id, status, nil, reason, actor)
+  redis.call('SADD', prefix .. 'unfiled', id)  -- until the reconciler has seen its result in the artifact store
+  emit(id, 'end', cjson.encode({status = status}))
+  redis.call('XTRIM', job_key(id, 'events'), 'MAXLEN', MAX_EVENTS_AT_END)
+end
+
+local function is_terminal(status) return status == 'succeeded' or status == 'failed' or status == 'cancelled' end
+local function is_ours(id, epoch) return get(id, 'epoch') == epoch and get(id, 'status') == 'running' end
+local function has_live_lease(id) return tonumber(redis.call('ZSCORE', leases, id) or '0') > now end
+
+-- Counts a lost attempt of a running job -> 'requeued' | 'failed' (the budget is spent) | 'cancelled' (someone had asked for it)
+local function lose_attempt(id, max_crashes, reason, actor)
+  local crashes = redis.call('HINCRBY', job_key(id), 'crashes', 1)
+  if get(id, 'requested') == 'cancel' then
+    finish(id, 'cancelled', 'cancel', actor)
+    return 'cancelled'
+  end
+  if crashes < tonumber(max_crashes) then
+    enqueue(id, reason, actor)
+    return 'requeued'
+  end
+  set(id, 'error', cjson.encode({
+    category = 'worker_lost',
+    message = 'The worker or its trainer died ' .. crashes .. ' times without progress; the last time: ' .. reason .. '.',
+    suggestion = 'Look into the worker\'s log; if memory ran out, use a smaller batch_size or model.',
+  }))
+  finish(id, 'failed', 'worker_lost', actor)
+  return 'failed'
+end
+
+-- A job as {fields and values, transitions, rank in the queue or false}; nil where there is none.
+local function record(id)
+  local fields = redis.call('HGETALL', job_key(id))
+  if #fields == 0 then return nil end
+  return {fields, redis.call('LRANGE', job_key(id, 'transitions'), 0, -1), redis.call('ZRANK', pending, id)}
+end
+

@@ -1,0 +1,146 @@
+"""Heals what crashes and lost messages leave behind. Every process may run it; the one with the leader's lease works.
+
+All it does is atomic and repeatable, so two leaders at once do no harm.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from worker.artifacts import AlreadyExists, ArtifactError, ArtifactStore
+from worker.job_store import JobStore, StoreUnavailable
+from worker.jobs import JobRecord
+from worker.records import result_key, write_document
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+PASS_SECONDS = 5.0
+LEADER_SECONDS = 15.0
+UNANNOUNCED_SECONDS = 10.0
+"""Age at which a queued job's message must have been sent."""
+
+SWEEP_SECONDS = 3600.0
+DRAFT_SECONDS = 86_400.0
+"""Age at which nobody writes an unfinished object any more."""
+
+Publish = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass did, as job and worker ids."""
+
+    requeued: list[str]
+    ended: list[str]
+    republished: list[str]
+    filed: list[str]
+    forgotten_workers: list[str]
+
+
+def run_reconciler(store: JobStore, artifacts: ArtifactStore, publish: Publish, *, settings: Settings, stop: threading.Event) -> None:
+    """Reconciles every five seconds until ``stop`` is set.
+
+    Leases are trusted only when Redis has answered for two beats on end: while it was away, or this machine slept,
+    nobody could renew one.
+    """
+    name = secrets.token_hex(8)
+    grace_seconds = 2 * settings.beat_seconds
+    leases_trusted_at = time.monotonic() + grace_seconds
+    next_sweep = time.monotonic() + SWEEP_SECONDS
+    last_pass = time.time()
+    while not stop.is_set():
+        if time.time() - last_pass > 2 * LEADER_SECONDS:  # monotonic clocks don't see a machine sleep
+            leases_trusted_at = time.monotonic() + grace_seconds
+        last_pass = time.time()
+        try:
+            if store.acquire_leader(name, int(LEADER_SECONDS * 1000)):
+                trust_leases = time.monotonic() >= leases_trusted_at
+                reconcile_once(store, artifacts, publish, max_crashes=settings.max_crashes, trust_leases=trust_leases)
+                if time.monotonic() >= next_sweep:
+                    next_sweep = time.monotonic() + SWEEP_SECONDS
+                    artifacts.remove_drafts(older_than_seconds=DRAFT_SECONDS)
+        except StoreUnavailable as error:
+            logger.warning("could not reconcile: %s", error)
+            leases_trusted_at = time.monotonic() + grace_seconds
+        except Exception:  # a defect in one pass must not end the healing: the next one tries again
+            logger.exception("a reconciliation failed")
+        stop.wait(PASS_SECONDS)
+    with suppress(StoreUnavailable):
+        store.release_leader(name)
+
+
+def reconcile_once(
+    store: JobStore,
+    artifacts: ArtifactStore,
+    publish: Publish,
+    *,
+    max_crashes: int,
+    trust_leases: bool = True,
+    unannounced_seconds: float = UNANNOUNCED_SECONDS,
+) -> Pass:
+    """One pass: takes jobs from silent workers, sends lost messages again, stores missing results, forgets dead workers.
+
+    Args:
+        store: The job store.
+        artifacts: The artifact store.
+        publish: Sends a job id to the workers.
+        max_crashes: Crashes without progress after which a job fails.
+        trust_leases: Whether a lease that has ended means that its worker is silent.
+        unannounced_seconds: Age at which a queued job's message must have been sent.
+    """
+    requeued, ended = [], []
+    for job_id in store.expired_leases() if trust_leases else []:
+        outcome = store.requeue_expired(job_id, max_crashes)
+        logger.warning("job %s: its worker was lost, it is %s", job_id, outcome)
+        if outcome == "requeued":
+            requeued.append(job_id)
+            publish(job_id)
+        elif outcome != "held":
+            ended.append(job_id)
+    republished = store.unannounced(int(unannounced_seconds * 1000))
+    for job_id in republished:
+        logger.warning("job %s: its message was lost, it was sent again", job_id)
+        publish(job_id)
+    return Pass(requeued, ended, republished, _file_results(store, artifacts), store.forget_dead_workers())
+
+
+def _file_results(store: JobStore, artifacts: ArtifactStore) -> list[str]:
+    """Stores the result of jobs that ended without a supervisor to do it; returns their ids.
+
+    The artifact store is the truth: without this, a job that was cancelled while it waited would be queued there for ever.
+    """
+    filed = []
+    for job_id in store.unfiled():
+        try:
+            record = store.get(job_id)
+            if record is not None and not artifacts.exists(result_key(job_id)):
+                with suppress(AlreadyExists):  # its supervisor was faster
+                    write_document(artifacts, result_key(job_id), _result(store, record))
+                    filed.append(job_id)
+        except ArtifactError as error:
+            logger.warning("job %s: its result could not be stored yet: %s", job_id, error)
+        else:
+            store.mark_filed(job_id)
+    return filed
+
+
+def _result(store: JobStore, record: JobRecord) -> dict[str, Any]:
+    """What came of a job, from what Redis knows, in the form that supervisors store."""
+    snapshots = store.snapshots(record.id)
+    metrics = store.metrics(record.id)
+    return {
+        "status": record.status,
+        "stop_reason": record.stop_reason,
+        "error": record.error,
+        "finished_at": record.finished_at,
+        "snapshots": [{"cycle": each["cycle"], "snapshot_id": each["id"], "metrics": each["metrics"]} for each in snapshots],
+        "ensemble": [each["ensemble"] for each in snapshots if each.get("ensemble")],
+        "history": {"columns": metrics.columns, "rows": metrics.rows},
+        "config": record.config,
+    }

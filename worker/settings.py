@@ -1,0 +1,107 @@
+"""Every setting of the processes, read once from the environment (``SNAPCYCLE_*``) at their start.
+
+Code below the process entry points takes the values it needs, not this object.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "SNAPCYCLE_"
+MIB = 2**20
+GIB = 2**30
+
+
+def default_data_dir() -> Path:
+    """The user's data directory of this program (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "snapcycle"
+
+
+class Settings(BaseSettings):
+    """Settings of the API, the workers and the embedded server."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    redis_url: str | None = Field(
+        None,
+        pattern=r"^(redis|rediss|unix)://",
+        description="Redis or Valkey server: redis://, rediss:// or unix://. Empty: `snapcycle up` starts its own.",
+    )
+    artifacts: str | None = Field(None, description="Artifact store: a directory or s3://bucket/prefix. Empty: DATA_DIR/artifacts.")
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Where this machine keeps its data; ~/.local/share/snapcycle by default."
+    )
+    scratch_dir: Path | None = Field(
+        None, description="Where trainers stage files before they are committed. Empty: DATA_DIR/scratch. Needs room for two checkpoints."
+    )
+    fashion_mnist_dir: Path | None = Field(
+        None, description="Directory with Fashion-MNIST's four IDX files. Empty: /usr/share/datasets/fashion-mnist."
+    )
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address the API listens on.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port the API listens on; 0 takes a free one.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
+
+    max_upload_bytes: int = Field(GIB, ge=1024, le=2**44, description="Largest dataset upload, in bytes.")
+    max_json_bytes: int = Field(MIB, ge=1024, le=GIB, description="Largest JSON request body outside predictions, in bytes.")
+    max_predict_bytes: int = Field(64 * MIB, ge=1024, le=2**40, description="Largest body of a prediction, in bytes.")
+    max_predict_rows: int = Field(100_000, ge=1, le=10**8, description="Most rows in one prediction.")
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where a worker trains: auto, cpu, cuda or cuda:0.")
+    lease_seconds: float = Field(30.0, ge=1, le=3600, description="How long a silent worker keeps its job, in seconds.")
+    beat_seconds: float = Field(5.0, ge=0.1, le=600, description="How often a worker renews its lease, in seconds.")
+    checkpoint_seconds: float = Field(30.0, ge=0.1, le=86_400, description="Longest training time between two checkpoints, in seconds.")
+    max_crashes: int = Field(3, ge=1, le=100, description="Crashes without progress after which a job fails.")
+    drain_seconds: float = Field(
+        15.0, ge=1, le=3600, description="Time a trainer gets for its last checkpoint when its worker stops, in seconds."
+    )
+
+    @model_validator(mode="after")
+    def _lease_outlives_a_lost_beat(self) -> Self:
+        if self.lease_seconds < 2 * self.beat_seconds:
+            raise ValueError(
+                f"lease_seconds must be at least twice beat_seconds ({self.beat_seconds:g}), got {self.lease_seconds:g}: "
+                "else one late beat loses the job; raise lease_seconds or lower beat_seconds"
+            )
+        return self
+
+    @property
+    def artifacts_url(self) -> str:
+        """The artifact store in use: a directory or an s3:// URL."""
+        return self.artifacts or str(self.data_dir / "artifacts")
+
+    @property
+    def staging_dir(self) -> Path:
+        """The scratch directory in use."""
+        return self.scratch_dir or self.data_dir / "scratch"
+
+
+def unknown_settings(environ: Mapping[str, str]) -> list[str]:
+    """One sentence for each ``SNAPCYCLE_*`` variable that no setting reads, with the likeliest name that was meant."""
+    known = [name.upper() for name in Settings.model_fields]
+    sentences = []
+    for name in sorted(environ):
+        word = name.upper().removeprefix(PREFIX)
+        if name.upper().startswith(PREFIX) and word not in known:
+            near = difflib.get_close_matches(word, known, n=1)
+            remedy = f"did you mean {PREFIX}{near[0]}?" if near else f"known are {', '.join(PREFIX + word for word in known)}"
+            sentences.append(f"{name} is not a setting and has no effect: {remedy}")
+    return sentences
+
+
+def broker_url(settings: Settings) -> str:
+    """The server in Celery's notation: ``unix:///path?db=0`` is ``redis+socket:///path?virtual_host=0`` there."""
+    if settings.redis_url is None:
+        raise ValueError("no Redis server is configured: set SNAPCYCLE_REDIS_URL, or use `snapcycle up`, which starts its own")
+    parts = urlsplit(settings.redis_url)
+    if parts.scheme != "unix":
+        return settings.redis_url
+    query = urlencode([("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(parts.query)])
+    return f"redis+socket://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")

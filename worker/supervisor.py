@@ -1,0 +1,326 @@
+"""Runs one job: claims it, has a trainer process train it, and makes what the trainer stages durable and visible.
+
+A supervisor is one loop whose turns are short. Each turn takes what the trainer said and carries out, in order, what is owed to the
+stores. Where one of them is away, the turn ends there and the next one tries again, while the training goes on. Everything owed can
+be repeated, and ends at the first sign that the job belongs to someone else. This module doesn't import torch.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import assert_never
+
+from pydantic import ValidationError
+
+from worker.artifacts import ArtifactDamaged, ArtifactMissing, ArtifactStore, ArtifactUnavailable, StoreFull
+from worker.attempt import Attempt, FencedError
+from worker.job_artifacts import JobArtifacts
+from worker.job_store import Claim, JobStore, StoreUnavailable
+from worker.jobs import Action, ErrorCategory, JobStatus, Phase
+from worker.protocol import (
+    EXIT_DRAINED,
+    CheckpointStaged,
+    Failed,
+    Finished,
+    FirstStep,
+    HistoryRows,
+    Message,
+    PhaseEntered,
+    Progress,
+    Ready,
+    SnapshotStaged,
+    Started,
+    StopRequest,
+)
+from worker.trainer_process import TrainerProcess, WarmTrainers
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+"""How soon a cancel, a stop or a drain is noticed."""
+
+GIVE_UP_SECONDS = 600
+"""How long a training goes on while a store is away; then the lease is left to another worker."""
+
+
+class Outcome(StrEnum):
+    """What became of a job's message."""
+
+    REFUSED = "refused"
+    """The job was not to be had: the message was a duplicate, or late."""
+    FINISHED = "finished"
+    """The job has ended."""
+    RELEASED = "released"
+    """The worker is stopping; the job waits for another one, which resumes it."""
+    REQUEUED = "requeued"
+    """The trainer crashed; the job waits for its next attempt, unless that was the last."""
+    FENCED = "fenced"
+    """Another worker has the job."""
+    ABANDONED = "abandoned"
+    """A store was away too long; the lease ends by itself."""
+
+
+@dataclass(frozen=True)
+class _Exited:
+    """The trainer has ended, and all that it said has been read."""
+
+    status: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a supervisor works with: the same for all jobs of a worker."""
+
+    worker_id: str
+    store: JobStore
+    artifacts: ArtifactStore
+    trainers: WarmTrainers
+    publish: Callable[[str], object]
+    is_draining: Callable[[], bool]
+    lease_seconds: float
+    beat_seconds: float
+    checkpoint_seconds: float
+    drain_seconds: float
+    max_crashes: int
+
+    @property
+    def lease_ms(self) -> int:
+        """The lease in the job store's unit."""
+        return int(self.lease_seconds * 1000)
+
+
+def supervise(job_id: str, bench: Bench) -> Outcome:
+    """Runs a job as far as this worker can and returns what became of it.
+
+    Raises:
+        StoreUnavailable: The job store was away before the job was claimed; the reconciler will send the message again.
+    """
+    claim = bench.store.claim(job_id, bench.worker_id, bench.lease_ms, bench.max_crashes)
+    if not isinstance(claim, Claim):
+        logger.info("job %s: its message was dropped (%s)", job_id, claim.reason)
+        return Outcome.REFUSED
+    logger.info("job %s: claimed with epoch %d", job_id, claim.epoch)
+    artifacts = JobArtifacts(bench.artifacts, job_id, claim.epoch)
+    attempt = Attempt(bench.store, artifacts, job_id, claim.epoch, lease_ms=bench.lease_ms)
+    trainer = bench.trainers.take()
+    mailbox: SimpleQueue[Message | _Exited] = SimpleQueue()
+    reader = Thread(target=_read, args=(trainer, mailbox), name=f"read-{trainer.pid}", daemon=True)
+    reader.start()
+    try:
+        outcome = _Supervision(bench, job_id, attempt, trainer, mailbox).to_end()
+    except Exception:
+        logger.exception("job %s: its supervisor failed", job_id)
+        attempt.lose("the supervisor failed", max_crashes=bench.max_crashes)
+        raise
+    finally:
+        trainer.kill()
+        reader.join()
+        trainer.discard()
+        bench.trainers.warm()
+    logger.info("job %s: %s", job_id, outcome)
+    return outcome
+
+
+def _read(trainer: TrainerProcess, mailbox: "SimpleQueue[Message | _Exited]") -> None:
+    """Passes on what the trainer says, and its end."""
+    try:
+        for message in trainer.messages():
+            mailbox.put(message)
+    except ValidationError:
+        logger.exception("trainer %d: killed, since it wrote something else than messages", trainer.pid)
+        trainer.kill()
+    mailbox.put(_Exited(trainer.wait()))
+
+
+class _Supervision:
+    """One attempt with its trainer."""
+
+    def __init__(
+        self, bench: Bench, job_id: str, attempt: Attempt, trainer: TrainerProcess, mailbox: "SimpleQueue[Message | _Exited]"
+    ) -> None:
+        self._bench = bench
+        self._job_id = job_id
+        self._attempt = attempt
+        self._trainer = trainer
+        self._mailbox = mailbox
+        self._owed: deque[Callable[[], None]] = deque([self._hand_over, attempt.recall])
+        self._requested: Action | None = None
+        self._last_word: Finished | Failed | None = None
+        self._exit: _Exited | None = None
+        self._beat_at = _now()
+        self._draining_since: float | None = None
+        self._away_since: float | None = None
+
+    def to_end(self) -> Outcome:
+        """Turns until something ends the attempt."""
+        while True:
+            try:
+                outcome = self._turn()
+                self._away_since = None
+            except (StoreUnavailable, ArtifactUnavailable) as error:
+                outcome = self._wait_out(error)
+            except FencedError:
+                outcome = Outcome.FENCED
+            if outcome is not None:
+                return outcome
+            self._take_messages()
+
+    def _turn(self) -> Outcome | None:
+        """Does all that is due; returns the outcome at the end."""
+        self._drain_if_asked()
+        if _now() - self._beat_at >= self._bench.beat_seconds:
+            self._attempt.check_ours()
+            self._beat_at = _now()
+        self._pay()
+        self._obey(self._bench.store.requested_action(self._job_id))
+        self._attempt.report_news(is_stopping=self._requested is not None)
+        return self._end(self._exit.status) if self._exit else None
+
+    def _wait_out(self, error: Exception) -> Outcome | None:
+        """Takes a store's absence; None while there is time left."""
+        now = _now()
+        if self._away_since is None:
+            self._away_since = now
+            logger.warning("job %s: a store is away, commits wait: %s", self._job_id, error)
+        is_over = now - self._away_since > GIVE_UP_SECONDS
+        is_late = self._draining_since is not None and now - self._draining_since > self._bench.drain_seconds
+        return Outcome.ABANDONED if is_over or is_late else None
+
+    def _take_messages(self) -> None:
+        """Takes in what the trainer has said; waits for its first word a moment only."""
+        with suppress(Empty):
+            self._take(self._mailbox.get(timeout=POLL_SECONDS))
+            while True:
+                self._take(self._mailbox.get_nowait())
+
+    def _take(self, message: Message | _Exited) -> None:
+        match message:
+            case Ready():
+                pass
+            case Started():
+                self._take_start(message)
+            case FirstStep():
+                self._owed.append(self._report_first_step)
+            case PhaseEntered():
+                self._attempt.note_phase(Phase(message.phase))
+            case Progress():
+                self._attempt.note_progress(message)
+            case HistoryRows():
+                self._attempt.note_rows(list(message.rows))
+            case SnapshotStaged():
+                self._owed.append(partial(self._attempt.commit_snapshot, message, self._trainer.directory))
+            case CheckpointStaged():
+                self._owed.append(partial(self._attempt.commit_checkpoint, message, self._trainer.directory))
+            case Finished() | Failed():
+                self._last_word = self._last_word or message
+            case _Exited():
+                self._exit = message
+            case _:
+                assert_never(message)
+
+    def _take_start(self, started: Started) -> None:
+        self._attempt.note_start(started)
+        if started.step:
+            logger.info("job %s: resumed at step %d", self._job_id, started.step)
+            self._owed.append(self._attempt.recall)
+        if started.differences:
+            warning = f"resumed in another environment, so the bits may differ: {'; '.join(started.differences)}"
+            self._owed.append(partial(self._attempt.report_warning, warning))
+
+    def _report_first_step(self) -> None:
+        self._attempt.report_first_step()
+        self._bench.trainers.warm()  # not earlier: importing torch would slow the first step down
+
+    def _pay(self) -> None:
+        """Carries out what is owed, in order; what fails for want of a store stays owed."""
+        while self._owed:
+            try:
+                self._owed[0]()
+            except StoreFull as error:
+                self._fail(ErrorCategory.DISK_FULL, str(error), "make room in the artifact store and submit the job again")
+            self._owed.popleft()
+
+    def _hand_over(self) -> None:
+        """Gives the trainer its job."""
+        try:
+            self._trainer.send(self._attempt.trainer_job(checkpoint_seconds=self._bench.checkpoint_seconds))
+        except (ArtifactMissing, ArtifactDamaged) as error:
+            self._fail(ErrorCategory.DATA, str(error), "upload the dataset again and submit a new job")
+
+    def _fail(self, category: ErrorCategory, message: str, suggestion: str) -> None:
+        """Has the job fail, whatever the trainer says from now on."""
+        self._last_word = Failed(category=category.value, message=message, suggestion=suggestion)
+        self._trainer.kill()
+
+    def _drain_if_asked(self) -> None:
+        """Once the worker is asked to stop, so is the trainer; one that doesn't within its time is killed."""
+        if not self._bench.is_draining():
+            return
+        if self._draining_since is None:
+            self._draining_since = _now()
+            self._trainer.drain()
+        elif _now() - self._draining_since > self._bench.drain_seconds:
+            self._trainer.kill()
+
+    def _obey(self, action: Action | None) -> None:
+        """Passes on what someone asked of the job; once the trainer has said its last word, that comes too late."""
+        if action is None or action == self._requested or self._last_word is not None:
+            return
+        self._requested = action
+        logger.info("job %s: %s was asked for", self._job_id, action)
+        match action:
+            case Action.CANCEL:
+                self._trainer.kill()  # a cancelled job owes nothing
+            case Action.STOP_NOW:
+                self._trainer.send(StopRequest(when="now"))
+            case Action.STOP_CYCLE_END:
+                self._trainer.send(StopRequest(when="cycle_end"))
+            case _:
+                assert_never(action)
+
+    def _end(self, status: int) -> Outcome:
+        """Ends the attempt after its trainer."""
+        if self._requested == Action.CANCEL:
+            self._attempt.finish(JobStatus.CANCELLED)
+            return Outcome.FINISHED
+        match self._last_word:
+            case Finished(stop_reason=stop_reason):
+                self._attempt.finish(JobStatus.SUCCEEDED, stop_reason=stop_reason)
+                return Outcome.FINISHED
+            case Failed() as failed:
+                self._attempt.finish(JobStatus.FAILED, failed=failed)
+                return Outcome.FINISHED
+            case None if status == EXIT_DRAINED or self._draining_since is not None:
+                self._attempt.release()
+                self._bench.publish(self._job_id)
+                return Outcome.RELEASED
+            case None:
+                return self._crash(status)
+
+    def _crash(self, status: int) -> Outcome:
+        """Counts the trainer's crash; the job begins again where it can."""
+        reason = f"the trainer was killed by signal {-status}" if status < 0 else f"the trainer exited with status {status}"
+        logger.warning("job %s: %s", self._job_id, reason)
+        lost = self._attempt.lose(reason, max_crashes=self._bench.max_crashes)
+        match lost:
+            case "requeued":
+                self._bench.publish(self._job_id)
+                return Outcome.REQUEUED
+            case "failed" | "cancelled":  # the reconciler stores the result
+                return Outcome.FINISHED
+            case "fenced" | "held":
+                return Outcome.FENCED
+            case _:
+                assert_never(lost)
+
+
+def _now() -> float:
+    """Seconds on a clock that goes on while the machine sleeps, as the lease does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,0 +1,42 @@
+"""What a run's exception means for its owner: a category, a message and a suggestion. Part of the trainer process, so it imports torch."""
+
+import errno
+
+import torch
+
+from clr.errors import DatasetError, ModelError
+from clr.schedules import ScheduleError
+from worker.protocol import Failed
+
+
+class DivergenceError(Exception):
+    """The loss is no finite number any more."""
+
+
+def failure_of(error: Exception) -> Failed:
+    """Puts an exception into the category that tells the user what to do."""
+    match error:
+        case DivergenceError():
+            return Failed(category="diverged", message=f"{error}: the run has diverged", suggestion="lower max_lr, for example to a tenth")
+        case DatasetError():
+            return Failed(category="data", message=str(error), suggestion="correct the data and upload them as a new dataset")
+        case ModelError() | ScheduleError():
+            return Failed(category="user", message=str(error), suggestion="change the configuration as the message says")
+        case MemoryError() | torch.OutOfMemoryError():
+            return _out_of_memory(error)
+        case RuntimeError() if "DefaultCPUAllocator" in str(error):  # torch has no type of its own for main memory
+            return _out_of_memory(error)
+        case OSError(errno=errno.ENOSPC):
+            return Failed(
+                category="disk_full", message=str(error), suggestion="make room in the worker's scratch directory and submit again"
+            )
+        case _:
+            return Failed(
+                category="internal",
+                message=f"{type(error).__name__}: {error}",
+                suggestion="this is a defect: report it with the traceback from the worker's log",
+            )
+
+
+def _out_of_memory(error: Exception) -> Failed:
+    return Failed(category="out_of_memory", message=str(error), suggestion="lower batch_size, or take a smaller network")

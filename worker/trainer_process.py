@@ -1,0 +1,200 @@
+"""Trainer processes as a worker sees them: spawned ahead of need, handed one job each, killed with everything they started.
+
+A fresh process per job gives all memory back at its end, can be killed at any instant, and leaves CUDA alone in the worker. Importing
+torch and warming it up takes seconds, so one spare process waits for the next job. This module doesn't import torch.
+"""
+
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import signal
+import site
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Self
+
+from worker.protocol import Line, Message, decode_message
+
+logger = logging.getLogger(__name__)
+
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+_ABANDONED_AFTER_SECONDS = 60
+
+
+def trainer_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """All that a trainer may know of its worker's environment: no broker, no store, no credentials."""
+    environment = {name: environ[name] for name in _PASSED_ON if name in environ}
+    environment.setdefault("OMP_NUM_THREADS", str(_num_cores()))  # sums depend on the number of threads, so it is fixed
+    environment |= {
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is deterministic only with this, and reads it once
+        "PYTHONHASHSEED": "0",
+    }
+    if str(_PACKAGE_ROOT) not in site.getsitepackages():
+        environment["PYTHONPATH"] = str(_PACKAGE_ROOT)  # run from a checkout
+    return environment
+
+
+class TrainerProcess:
+    """One running trainer: its own process group, working directory and pipes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path) -> None:
+        self._process = process
+        self.directory = directory
+
+    @classmethod
+    def spawn(cls, parent: Path, *, device: str) -> Self:
+        """Starts a trainer that works in a new directory below ``parent`` and waits for its job."""
+        directory = parent / f"trainer-{secrets.token_hex(4)}"
+        directory.mkdir(mode=0o700)
+        process = subprocess.Popen(
+            # -P keeps the working directory, which holds what training wrote, out of the import path.
+            [sys.executable, "-P", "-m", "worker.trainer", "--device", device],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=directory,
+            env=trainer_environment(directory, os.environ),
+            process_group=0,  # a Ctrl-C in the worker's terminal is the worker's alone
+        )
+        logger.debug("trainer %d spawned", process.pid)
+        return cls(process, directory)
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also the id of the process group."""
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def send(self, line: Line) -> None:
+        """Writes one line to the trainer; a trainer that is gone hears nothing, and ``messages`` tells."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            logger.debug("trainer %d was gone before %s", self.pid, type(line).__name__)
+
+    def messages(self) -> Iterator[Message]:
+        """What the trainer says, until its stdout ends."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            yield decode_message(line)
+
+    def wait(self) -> int:
+        """The exit status; minus the signal's number where one killed it."""
+        return self._process.wait()
+
+    def drain(self) -> None:
+        """Asks the trainer to checkpoint and leave."""
+        if self.is_alive():
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kills the process and all that it started."""
+        if self.is_alive():  # until it is reaped, its id names no other group
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def discard(self) -> None:
+        """Kills the trainer, waits for its end and removes its directory."""
+        self.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):  # a line was left in the buffer
+            self._process.stdin.close()
+        self._process.stdout.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class WarmTrainers:
+    """Keeps one spare trainer at hand."""
+
+    def __init__(self, spawn: Callable[[], TrainerProcess]) -> None:
+        self._spawn = spawn
+        self._lock = Lock()
+        self._spare: TrainerProcess | None = None
+        self._is_closed = False
+
+    def warm(self) -> None:
+        """Starts a spare where there is none that lives."""
+        with self._lock:
+            if self._is_closed or (self._spare is not None and self._spare.is_alive()):
+                return
+            if self._spare is not None:
+                logger.warning("the spare trainer %d died with status %d", self._spare.pid, self._spare.wait())
+                self._spare.discard()
+            self._spare = self._spawn()
+
+    def take(self) -> TrainerProcess:
+        """Hands over the spare, or a cold trainer where there is none. ``warm`` starts the next one: call it once the job runs."""
+        with self._lock:
+            spare, self._spare = self._spare, None
+        if spare is not None and not spare.is_alive():
+            spare.discard()
+            spare = None
+        return spare or self._spawn()
+
+    def close(self) -> None:
+        """Ends the spare; none is started any more."""
+        with self._lock:
+            self._is_closed = True
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.discard()
+
+
+class ScratchDirectory:
+    """A worker's own directory for its trainers, locked while the worker lives, so that others can tell what is left over.
+
+    Locks, not process ids, say who lives: workers in several containers may share the parent directory.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        parent.mkdir(parents=True, exist_ok=True)
+        self.path = parent / f"worker-{secrets.token_hex(8)}"
+        self.path.mkdir(mode=0o700)
+        self._descriptor = os.open(self.path, os.O_RDONLY)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _sweep(parent)
+
+    def remove(self) -> None:
+        """Deletes the directory and gives up its lock."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._descriptor)
+
+
+def _sweep(parent: Path) -> None:
+    """Deletes the scratch directories of workers that are gone."""
+    for path in parent.glob("worker-*"):
+        try:
+            if time.time() - path.stat().st_mtime < _ABANDONED_AFTER_SECONDS:
+                continue  # its worker may be about to lock it
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+            logger.info("removed %s, left by a worker that is gone", path)
+        finally:
+            os.close(descriptor)
+
+
+def _num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
