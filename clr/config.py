@@ -195,7 +195,7 @@ class WarmRestartsSchedule(StrictModel):
         None, description="Length of the first cycle in epochs. Null: 4, or what follows from epochs where that is given."
     )
     epochs: Epochs | None = Field(None, description="Length of the whole run in epochs, shared among the cycles; or give epochs_per_cycle.")
-    cycle_mult: Ratio = Field(1, description="Each cycle is this many times as long as the one before: number or ratio 'p/q'.")
+    cycle_mult: Ratio = Field(1.0, description="Each cycle is this many times as long as the one before: number or ratio 'p/q'.")
     restart_decay: Float = Field(1.0, gt=0, le=1, description="Each cycle's maximum rate is this many times the one before.")
     cycle_limit: Cycles | None = Field(None, description="After this many cycles the rate stays at min_lr. Null: no limit.")
     warmup_steps: Int = Field(0, ge=0, description="Steps of linear warm-up inside the first cycle; moves no boundary.")

@@ -72,11 +72,11 @@ def regression_diversity(member_values_MB: Tensor, targets_B: Tensor) -> Diversi
 def correlation(outputs_MN: Tensor) -> Tensor:
     """Pearson's correlation between the members' outputs, M x M, with ones on the diagonal; NaN where one is constant."""
     centred_MN = outputs_MN.double() - outputs_MN.double().mean(1, keepdim=True)
-    norms_M = centred_MN.norm(dim=1)
-    is_constant_M = norms_M <= 1e-12 * outputs_MN.double().norm(dim=1)  # rounding of the mean is no variation
-    unit_MN = centred_MN / torch.where(is_constant_M, math.nan, norms_M)[:, None]
-    correlation_MM = (unit_MN @ unit_MN.T).clamp(-1, 1)
-    return correlation_MM.fill_diagonal_(1).where(~(is_constant_M[:, None] | is_constant_M[None]), math.nan)
+    norms_M = torch.linalg.vector_norm(centred_MN, dim=1)
+    is_constant_M = norms_M <= 1e-12 * torch.linalg.vector_norm(outputs_MN.double(), dim=1)  # rounding of the mean is no variation
+    unit_MN = centred_MN / norms_M[:, None]
+    correlation_MM: Tensor = (unit_MN @ unit_MN.T).clamp(-1, 1).fill_diagonal_(1)
+    return correlation_MM.where(~(is_constant_M[:, None] | is_constant_M[None]), math.nan)
 
 
 def decompose_nll(member_probs_MBC: Tensor, labels_B: Tensor) -> Decomposition:

@@ -44,7 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 async def _answer_outage(request: Request, exc: Exception) -> Response:
-    request.app.state.services.outage.notice(exc)
+    request.app.state.services.outage.notice()
     return await answer_problem(request, exc)
 
 

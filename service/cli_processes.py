@@ -81,17 +81,20 @@ def api(
         refuse_open_door(settings.host, is_allowed=insecure)
     need_redis(settings)
     _bind_to_parent(exit_with_parent)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded, as in worker.trainer_process
     import socket
 
     import uvicorn
 
     from service.app import create_app
+    from service.http_protocol import BoundedHttpProtocol
 
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings),
             host=settings.host,
             port=settings.port,
+            http=BoundedHttpProtocol,
             log_config=None,
             access_log=settings.log_level == "DEBUG",
             server_header=False,

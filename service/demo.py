@@ -22,7 +22,7 @@ OPTIONS: dict[str, TrainOptions] = {
     "digits": {"architecture": "small_cnn", "params": {"width": 8}, "cycles": 5, "epochs_per_cycle": 6, "max_lr": 0.2, "batch_size": 32},
     "fashion-mnist": {"architecture": "small_cnn", "params": {"width": 16}, "cycles": 5, "epochs_per_cycle": 1},
 }
-"""Runs that show something within seconds (digits) and within minutes (Fashion-MNIST) on two cores."""
+"""Runs of seconds (digits) and of minutes (Fashion-MNIST) on two cores; those for the digits were chosen because averaging shows."""
 
 
 @dataclass(frozen=True)

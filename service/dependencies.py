@@ -1,7 +1,6 @@
 """What the routes need, opened once for the life of the application."""
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,9 +25,6 @@ from worker.settings import Settings
 KEPT_DATASETS = 8
 PARSERS = 2
 """Datasets that are parsed at a time: each may take several times its file's size in memory."""
-
-OUTAGE_SECONDS = 1.0
-"""How long a failure of the job store answers for the requests after it."""
 
 
 class DatasetCache:
@@ -65,28 +61,40 @@ class DatasetCache:
 
 
 class RecentOutageError(StoreUnavailable):
-    """The job store was away a moment ago, and was not asked again."""
+    """The job store was away just now, and another request is asking whether it is back."""
 
 
 class Outage:
-    """Remembers for a moment that the job store was away.
+    """Remembers that the job store was away, and lets one request at a time ask whether it is back.
 
     A call to a frozen server takes two seconds, and there are 40 threads for all requests: without this memory the 400th
     request of a burst would wait for nine others, one after the other.
     """
 
-    def __init__(self) -> None:
-        self._noticed = -OUTAGE_SECONDS
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._is_away = False
+        self._asking = threading.Lock()
 
-    def notice(self, failure: Exception) -> None:
-        """Records a failure that was met by asking."""
-        if not isinstance(failure, RecentOutageError):
-            self._noticed = time.monotonic()
+    def notice(self) -> None:
+        """Records that a call has failed."""
+        self._is_away = True
 
     def check(self) -> None:
-        """Raises RecentOutageError in the moment after a failure."""
-        if time.monotonic() < self._noticed + OUTAGE_SECONDS:
-            raise RecentOutageError("Redis was away a moment ago: repeat the request")
+        """Returns at once where the job store was not away, or is back.
+
+        Raises:
+            StoreUnavailable: It is away.
+        """
+        if not self._is_away:
+            return
+        if not self._asking.acquire(blocking=False):
+            raise RecentOutageError("Redis was away just now: repeat the request")
+        try:
+            self._store.ping()
+            self._is_away = False
+        finally:
+            self._asking.release()
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class Services:
     datasets: DatasetCache
     ensembles: EnsembleDirectory
     publish: Callable[[str], object]
-    outage: Outage = field(default_factory=Outage)
+    outage: Outage
     parsing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PARSERS))
     _closing: threading.Event = field(default_factory=threading.Event)
 
@@ -120,6 +128,7 @@ class Services:
             datasets=DatasetCache(artifacts),
             ensembles=EnsembleDirectory(store, artifacts),
             publish=partial(publish, create_celery(settings)),
+            outage=Outage(store),
         )
         services.hub.start()
         threading.Thread(
@@ -145,7 +154,7 @@ async def get_services(request: Request) -> Services:
 
 
 def get_store(services: Annotated[Services, Depends(get_services)]) -> JobStore:
-    """The job store, unless it was away a moment ago; checked in the thread that the request has waited for."""
+    """The job store, unless it is known to be away; checked in the thread that the request has waited for."""
     services.outage.check()
     return services.store
 

@@ -227,9 +227,6 @@ def child_environment(settings: Settings, *, num_workers: int) -> dict[str, str]
     """This process's environment with ``settings`` for its own, and the cores shared among the workers."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     environment |= {PREFIX + name.upper(): str(value) for name, value in settings.model_dump(exclude_none=True).items()}
-    # These processes share one machine, and spinning threads starve the others: a trainer beside one busy process makes 50 steps a second
-    # so, and 4 with the default; alone 185 and 280 (2 cores, small CNN).
-    environment.setdefault("OMP_WAIT_POLICY", "passive")
     if num_workers > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_workers)))
     if str(_PACKAGE_ROOT) not in site.getsitepackages():  # run from a checkout

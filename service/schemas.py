@@ -74,6 +74,7 @@ class SchedulePreview(Document):
     step: list[int]
     learning_rate: list[float]
     cycle_ends: list[int] = Field(description="Exclusive: a snapshot is taken after step end - 1.")
+    warnings: list[str] = Field(description="What is allowed but probably not meant.")
 
 
 class Queue(Document):

@@ -24,7 +24,10 @@ from worker.protocol import Line, Message, decode_message
 
 logger = logging.getLogger(__name__)
 
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_PASSED_ON = (
+    *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"),
+    *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "GOMP_SPINCOUNT"),
+)
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 _ABANDONED_AFTER_SECONDS = 60
 
@@ -33,6 +36,10 @@ def trainer_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str
     """All that a trainer may know of its worker's environment: no broker, no store, no credentials."""
     environment = {name: environ[name] for name in _PASSED_ON if name in environ}
     environment.setdefault("OMP_NUM_THREADS", str(_num_cores()))  # sums depend on the number of threads, so it is fixed
+    # Threads that spin while they wait for each other fall from 64 to 1 step a second beside one other busy process; these sleep.
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
+    # Threads that wait for each other spin; where the machine is busy, for a whole time slice at every step.
+    environment.setdefault("GOMP_SPINCOUNT", "1000")
     environment |= {
         "HOME": str(home),
         "TMPDIR": str(home),

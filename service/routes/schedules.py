@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from clr.schedule_linter import lint_schedule
 from clr.schedules import Schedule, build_schedule
 from service.errors import invalid_field
 from service.json_bodies import json_document, validated
@@ -32,7 +33,8 @@ def preview_schedule(document: Annotated[Any, Depends(json_document)]) -> Schedu
             pointer="#/max_points",
             hint="1000 is enough for a picture",
         )
-    return SchedulePreview(**curve(schedule, max_points=request.max_points), num_steps=schedule.num_steps)
+    warnings = lint_schedule(request.schedule, schedule, steps_per_epoch=request.steps_per_epoch)
+    return SchedulePreview(**curve(schedule, max_points=request.max_points), num_steps=schedule.num_steps, warnings=warnings)
 
 
 def curve(schedule: Schedule, *, max_points: int) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def test_every_row_counts_the_same_in_batch_norm_statistics() -> None:
     draws = torch.Generator().manual_seed(4)
     inputs = torch.cat([torch.randn(CHUNK_ROWS, 3, generator=draws), 9 + 5 * torch.randn(20, 3, generator=draws)])
     norm = nn.BatchNorm1d(3)
-    norm.load_state_dict(norm.state_dict() | {"running_mean": torch.full((3,), 77.0)})  # what was there must not matter
+    norm.load_state_dict(norm.state_dict() | {"running_mean": torch.full((3,), torch.nan)})  # what was there must not matter
     network = nn.Sequential(norm, nn.Dropout(0.5)).eval()
     reestimate_batch_norm(network, Preprocessing("features", torch.zeros(3), torch.ones(3), 0.0, 1.0), inputs)
     torch.testing.assert_close(norm.running_mean, inputs.mean(0))

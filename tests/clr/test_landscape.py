@@ -57,6 +57,26 @@ def test_independent_networks_have_basins_of_their_own(report: LandscapeReport) 
     assert "every snapshot has a basin of its own" in report.basins.advice
 
 
+def test_threshold_is_a_share_of_the_losses_or_of_the_loss_of_a_constant(
+    report: LandscapeReport, independent: list[Snapshot], digits: Dataset
+) -> None:
+    for line in report.basins.lines:
+        assert line.threshold == pytest.approx(0.02 * math.log(10), rel=0.01)  # ten classes, about as many of each
+    lenient = measure_landscape(independent[:2], *train_rows(digits), settings=replace(FEW, relative_threshold=1000.0))
+    (line,) = lenient.basins.lines
+    assert line.threshold == pytest.approx(500 * (line.points[0].loss + line.points[-1].loss))
+    assert lenient.basins.basins == ((0, 1),)
+
+
+def test_eigenvalue_is_measured_on_the_first_rows_of_the_sample(
+    report: LandscapeReport, independent: list[Snapshot], digits: Dataset
+) -> None:
+    fewer = measure_landscape(independent[:1], *train_rows(digits), settings=replace(FEW, max_rows=200))
+    assert fewer.snapshots[0].sharpness.eigenvalue == report.snapshots[0].sharpness.eigenvalue
+    assert fewer.snapshots[0].sharpness.loss != report.snapshots[0].sharpness.loss
+    assert fewer.num_hessian_rows == 200
+
+
 def test_ends_of_lines_are_the_members_losses(report: LandscapeReport, independent: list[Snapshot], digits: Dataset) -> None:
     inputs, targets, _ = train_rows(digits)
     everything = measure_landscape(independent[:2], inputs, targets, inputs, settings=replace(FEW, max_rows=5000, num_lambdas=3))

@@ -30,6 +30,12 @@ def test_epochs_override_the_length(api: httpx2.Client) -> None:
     assert preview(api, epochs=10).json()["cycle_ends"] == [200, 400, 600, 800, 1000]
 
 
+def test_doubtful_schedules_come_with_warnings(api: httpx2.Client) -> None:
+    assert preview(api).json()["warnings"] == []
+    schedule = {"type": "warm_restarts", "cycles": 7, "epochs": 1, "boundaries": "paper"}
+    assert any("the last cycle is cut 5 steps short" in warning for warning in preview(api, schedule=schedule).json()["warnings"])
+
+
 def test_thinned_preview_keeps_both_ends_of_each_cycle(api: httpx2.Client) -> None:
     found = preview(api, max_points=50).json()
     assert {0, 399, 400, 799, 800, 1199, 1200, 1599, 1600, 1999} <= set(found["step"])
