@@ -30,7 +30,7 @@ demo: $(VENV)/installed  ## train a snapshot ensemble on real data, watch it, as
 	@$(BIN)/snapcycle demo
 
 test: $(VENV)/installed-dev fashion-mnist  ## all tests, with coverage
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --cov --cov-report=term -q
+	@GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest --cov --cov-report=term -q
 
 check: $(VENV)/installed-dev  ## formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .

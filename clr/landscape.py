@@ -1,7 +1,7 @@
 """The landscape around the snapshots of a run: how sharp their minima are, which share a basin, how different they are.
 
 Cost, with M snapshots, P pairs and N rows, in passes over the N rows: M (1 + ``num_directions`` + about 4 ``ascent_steps``) for the
-rises, P (``num_lambdas`` - 2) + M for the lines (twice that with batch norm), and about 6 per product with the Hessian on
+rises, P (``num_lambdas`` - 2) + M for the lines (twice that with batch norm), and about 13 per product with the Hessian on
 ``num_hessian_rows`` rows, M times up to ``max_iterations``; the rescaling check measures one more snapshot.
 """
 

@@ -81,7 +81,7 @@ def api(
         refuse_open_door(settings.host, is_allowed=insecure)
     need_redis(settings)
     _bind_to_parent(exit_with_parent)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded, as in worker.trainer_process
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded; the reason is in worker.trainer_process
     import socket
 
     import uvicorn

@@ -25,6 +25,12 @@ FEW = LandscapeSettings(max_rows=400, num_directions=3, ascent_steps=2, num_hess
 CNN = {"architecture": "small_cnn", "params": {"width": 6}}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_for_fixtures() -> None:
+    """The report of the module is made before ``conftest.one_thread`` runs, and the last bits depend on the number of threads."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     return load_builtin("digits")

@@ -176,6 +176,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A server for these tests alone: others empty theirs, and these share jobs."""
+    with ValkeyServer(tmp_path_factory.mktemp("valkey")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def server(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests that leave its settings and its Valkey alone."""
     with Server(make_settings(valkey, tmp_path_factory.mktemp("server"), max_upload_bytes=4 << 20, max_predict_rows=1000)) as running:

@@ -1,4 +1,4 @@
-"""The store in a bucket: against moto's S3 server, by obstore's own requests; skipped where moto is not installed."""
+"""The store in a bucket: against moto's S3 server, by obstore's own requests."""
 
 import hashlib
 import os
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import obstore
 import pytest
+from moto import server as moto_server
 from obstore.store import S3Store
 
 from worker import artifacts as module
 from worker.artifacts import AlreadyExists, ArtifactDamaged, ArtifactMissing, ArtifactStore, ArtifactUnavailable
 from worker.file_cache import FileCache
-
-moto_server = pytest.importorskip("moto.server")
 
 
 def sha256(content: bytes) -> str:
@@ -34,7 +34,6 @@ def endpoint() -> Iterator[str]:
 @pytest.fixture
 def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """The name of an empty bucket, with the environment that leads to it."""
-    boto3 = pytest.importorskip("boto3")
     name = f"bucket-{abs(hash(request.node.name))}"
     for variable, value in {
         "AWS_ACCESS_KEY_ID": "key",

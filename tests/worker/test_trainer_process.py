@@ -48,7 +48,7 @@ def test_trainer_learns_nothing_of_its_workers_secrets() -> None:
     assert "secret" not in str(environment)
     assert environment["HOME"] == environment["TMPDIR"] == "/scratch"
     assert (environment["PATH"], environment["CUDA_VISIBLE_DEVICES"], environment["OMP_NUM_THREADS"]) == ("/bin", "1", "3")
-    assert environment["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert (environment["CUBLAS_WORKSPACE_CONFIG"], environment["GOMP_SPINCOUNT"]) == (":4096:8", "1000")
 
 
 def test_trainers_get_a_fixed_number_of_threads() -> None:
