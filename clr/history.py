@@ -1,7 +1,6 @@
 """The learning curve of a run: at most so many points, the same ones whether or not the run was interrupted."""
 
 import math
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -25,34 +24,42 @@ class Step(Protocol):
     def loss(self) -> Tensor: ...
 
 
-@dataclass
 class History:
     """Averages the mini-batch losses between the points of an even grid over the steps; the last step is always a point.
 
-    Losses are summed on their device, so only a point of the grid waits for it.
+    Means stay on the device until someone reads them, so recording never waits for it.
     """
 
-    num_steps: int
-    max_points: int = 1000
-    rows: list[list[float]] = field(default_factory=list)
-    _sum: Tensor | None = None
-    _count: int = 0
-    _num_handed_out: int = 0
+    def __init__(self, num_steps: int, max_points: int = 1000) -> None:
+        self._num_steps = num_steps
+        self._max_points = max_points
+        self._rows: list[list[float]] = []
+        self._unread: list[tuple[list[float], Tensor]] = []
+        self._sum: Tensor | None = None
+        self._count = 0
+        self._num_handed_out = 0
+
+    @property
+    def rows(self) -> list[list[float]]:
+        """All rows of ``COLUMNS`` so far; waits for the device."""
+        if self._unread:
+            means = torch.stack([mean for _, mean in self._unread]).tolist()
+            self._rows += [[*row, mean] for (row, _), mean in zip(self._unread, means, strict=True)]
+            self._unread = []
+        return self._rows
 
     def record(self, report: Step) -> None:
-        """Adds a step; appends a row of ``COLUMNS`` where the step is a point of the grid."""
-        if self._sum is None:
-            self._sum = torch.zeros((), dtype=torch.float64, device=report.loss.device)
-        self._sum += report.loss
+        """Adds a step; a step that is a point of the grid ends a row."""
+        loss = report.loss.double()
+        self._sum = loss if self._sum is None else self._sum + loss
         self._count += 1
-        points = min(self.max_points, self.num_steps)
-        if report.step * points // self.num_steps > (report.step - 1) * points // self.num_steps:
-            self.rows.append([report.step, report.epoch, report.cycle, report.learning_rate, self._sum.item() / self._count])
-            self._sum.zero_()
-            self._count = 0
+        points = min(self._max_points, self._num_steps)
+        if report.step * points // self._num_steps > (report.step - 1) * points // self._num_steps:
+            self._unread.append(([report.step, report.epoch, report.cycle, report.learning_rate], self._sum / self._count))
+            self._sum, self._count = None, 0
 
     def new_rows(self) -> list[list[float]]:
-        """The rows appended since the last call."""
+        """The rows that ended since the last call; waits for the device."""
         rows = self.rows[self._num_handed_out :]
         self._num_handed_out = len(self.rows)
         return rows
@@ -61,8 +68,8 @@ class History:
         """The whole history as JSON, exact."""
         total = 0.0 if self._sum is None else self._sum.item()
         return {
-            "num_steps": self.num_steps,
-            "max_points": self.max_points,
+            "num_steps": self._num_steps,
+            "max_points": self._max_points,
             "rows": [_null_for_nan(row) for row in self.rows],
             "sum": total if math.isfinite(total) else None,
             "count": self._count,
@@ -71,10 +78,13 @@ class History:
     @classmethod
     def from_state(cls, state: dict[str, Any], device: str = "cpu") -> "History":
         """The history that ``state`` describes; its rows count as handed out."""
-        total = math.nan if state["sum"] is None else state["sum"]
-        rows = [[math.nan if value is None else value for value in row] for row in state["rows"]]
-        history = cls(state["num_steps"], state["max_points"], rows, _count=state["count"], _num_handed_out=len(rows))
-        history._sum = torch.tensor(total, dtype=torch.float64, device=device)
+        history = cls(state["num_steps"], state["max_points"])
+        history._rows = [[math.nan if value is None else value for value in row] for row in state["rows"]]
+        history._num_handed_out = len(history._rows)
+        history._count = state["count"]
+        if history._count:
+            total = math.nan if state["sum"] is None else state["sum"]
+            history._sum = torch.tensor(total, dtype=torch.float64, device=device)
         return history
 
 

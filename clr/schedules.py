@@ -133,13 +133,18 @@ def paper_ends(num_steps: int, cycles: int) -> tuple[int, ...]:
     There may be fewer ends than ``cycles``: T = 10 and M = 6 give five.
 
     Raises:
-        ScheduleError: A full cycle would be shorter than two steps.
+        ScheduleError: A cycle would be shorter than two steps.
     """
     length = -(-num_steps // cycles)
     if num_steps // cycles < MIN_CYCLE_STEPS:
         raise ScheduleError(
             f"cycles must be between 1 and {num_steps // MIN_CYCLE_STEPS} for {num_steps} steps (two steps each at least), "
             f"got {cycles}: lower cycles, train for more epochs, or lower batch_size"
+        )
+    if length < num_steps and num_steps % length == 1:
+        raise ScheduleError(
+            f"each cycle must have at least {MIN_CYCLE_STEPS} steps, but boundaries 'paper' leave 1 of {num_steps} steps to the last of "
+            f"{cycles} cycles: take boundaries 'balanced', or change epochs or batch_size"
         )
     return (*range(length, num_steps, length), num_steps)
 

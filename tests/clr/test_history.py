@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -84,3 +86,23 @@ def test_diverged_loss_survives_as_json() -> None:
     assert math.isnan(resumed.rows[0][-1])
     resumed.record(FakeStep(4, torch.tensor(1.0)))
     assert math.isnan(resumed.rows[1][-1])
+
+
+def test_recording_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    for name in ("item", "tolist", "__float__", "__bool__"):
+        monkeypatch.setattr(Tensor, name, _noting(getattr(Tensor, name), name, reads))
+    history = History(num_steps=50)
+    for report in steps(50):
+        history.record(report)
+    assert reads == []
+    assert len(history.rows) == 50
+    assert reads == ["tolist"]
+
+
+def _noting(method: Callable[..., Any], name: str, calls: list[str]) -> Callable[..., Any]:
+    def noted(self: Tensor) -> Any:
+        calls.append(name)
+        return method(self)
+
+    return noted

@@ -86,9 +86,14 @@ def test_paper_boundaries_cut_the_last_cycle_and_balanced_ones_do_not(
 
 def test_paper_boundaries_may_hold_fewer_cycles_than_asked() -> None:
     assert paper_ends(11, 4) == (3, 6, 9, 11)
-    assert paper_ends(16, 7) == (3, 6, 9, 12, 15, 16)
+    assert paper_ends(17, 7) == (3, 6, 9, 12, 15, 17)
     with pytest.raises(ScheduleError, match="between 1 and 5 for 10 steps"):
         paper_ends(10, 6)
+
+
+def test_a_last_cycle_of_one_step_is_refused() -> None:
+    with pytest.raises(ScheduleError, match="leave 1 of 7 steps to the last of 3 cycles: take boundaries 'balanced'"):
+        paper_ends(7, 3)
 
 
 @given(st.integers(2, 100_000), st.data())
