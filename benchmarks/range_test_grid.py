@@ -20,7 +20,7 @@ from clr.config import CosineSchedule, RangeTestConfig, TrainingConfig
 from clr.datasets import Dataset, load_builtin
 from clr.range_test import range_test
 from clr.rate_curve import sweep_rates
-from clr.training import CycleEnd, train
+from clr.training import CycleEnd, Rollback, train
 
 MODELS: dict[str, dict[str, Any]] = {
     "mlp": {"architecture": "mlp"},
@@ -84,10 +84,15 @@ def compare(model: dict[str, Any], dataset: Dataset, *, epochs: float, seed: int
 
 
 def final_accuracy(model: dict[str, Any], dataset: Dataset, max_lr: float, *, epochs: float, seed: int) -> float:
-    """Test accuracy after one cosine annealing from ``max_lr``."""
+    """Test accuracy after one cosine annealing from ``max_lr``; 0 where it diverges, since a repeated cycle has another rate."""
     config = TrainingConfig.model_validate({"model": model, "seed": seed, "schedule": CosineSchedule(max_lr=max_lr, epochs=epochs)})
-    end = next(event for event in train(config, dataset) if isinstance(event, CycleEnd))
-    return end.snapshot.metrics["test"]["accuracy"]
+    for event in train(config, dataset):
+        match event:
+            case Rollback():
+                return 0.0
+            case CycleEnd():
+                return event.snapshot.metrics["test"]["accuracy"]
+    raise AssertionError("a run ends with a snapshot")
 
 
 def show(results: dict[str, Any], rows: int, epochs: float, seeds: int) -> None:

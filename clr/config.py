@@ -100,7 +100,10 @@ class RunConfig(StrictModel):
 
     model: ModelConfig = Field(MlpConfig(architecture="mlp"), description="The network.")
     optimizer: OptimizerConfig = Field(SgdConfig(), description="How gradients become updates.")
-    batch_size: Int = Field(128, ge=1, le=65_536, description="Rows per optimizer step; the last batch of an epoch may be smaller.")
+    batch_size: Int = Field(128, ge=1, le=65_536, description="Rows per mini-batch; the last one of an epoch may be smaller.")
+    accumulation: Int = Field(
+        1, ge=1, le=1024, description="Mini-batches per optimizer step, the unit of every schedule; their gradients are averaged over rows."
+    )
     seed: Int = Field(0, ge=0, lt=2**63, description="Fixes initial weights, data order, augmentation, dropout and splits.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast on a CUDA device that has it, else fp32; the job's config shows what was taken."

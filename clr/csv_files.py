@@ -3,8 +3,10 @@
 Apart from ``clr.tables``, since only an upload needs polars, which takes a fifth of a second to import.
 """
 
+import csv
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
@@ -13,12 +15,12 @@ import numpy as np
 import polars as pl
 
 from clr.errors import DatasetError, did_you_mean
+from clr.npy import MAX_DECODED_BYTES
 from clr.tables import FLOAT32_MAX, MAX_NAME_CHARACTERS, Column, one_matrix
 
 MAX_COLUMNS = 10_000
 MAX_CATEGORIES = 100
 MAX_HEADER_BYTES = 1 << 20
-MAX_ENCODED_BYTES = 4 << 30
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _WHOLE_NUMBER = r"^-?(0|[1-9]\d{0,17})$"
@@ -34,8 +36,8 @@ class Table:
     columns: tuple[Column, ...]
 
 
-def read_csv(path: Path | str, *, target: str) -> Table:
-    """Reads a comma-separated UTF-8 file whose first line names the columns.
+def read_csv(path: Path | str, *, target: str, max_bytes: int = MAX_DECODED_BYTES) -> Table:
+    """Reads a comma-separated UTF-8 file whose first line names the columns; the encoded inputs may take ``max_bytes``.
 
     Raises:
         DatasetError: Not UTF-8 or not rectangular, no header, an unknown target, a missing cell, a cell that does not fit its
@@ -44,7 +46,11 @@ def read_csv(path: Path | str, *, target: str) -> Table:
     cells = _read_cells(Path(path))
     if target not in cells.columns:
         listed = ", ".join(cells.columns[:20]) + (", …" if cells.width > 20 else "")
-        raise DatasetError(f"target must be one of the columns {listed}, got {target!r}{did_you_mean(target, cells.columns)}", "#/target")
+        raise DatasetError(
+            f"target must be one of the columns {listed}, got {target!r}{did_you_mean(target, cells.columns)}: "
+            "name the column to predict as the first line spells it",
+            "#/target",
+        )
     if cells.width == 1 or cells.height == 0:
         raise DatasetError(
             f"the file must have a column besides the target and at least one row, got {cells.width} column(s) and "
@@ -55,10 +61,10 @@ def read_csv(path: Path | str, *, target: str) -> Table:
     series = [cells[name] for name in cells.columns if name != target]
     columns = tuple(_column(values) for values in series)
     num_features = sum(column.num_features for column in columns)
-    if 4 * num_features * cells.height > MAX_ENCODED_BYTES:
+    if 4 * num_features * cells.height > max_bytes:
         raise DatasetError(
-            f"the encoded table must take at most {MAX_ENCODED_BYTES >> 30} GiB, got {cells.height} rows of {num_features} features: "
-            "drop rows, or columns with many categories",
+            f"the encoded table must take at most {max_bytes} bytes, got {4 * num_features * cells.height} for {cells.height} rows of "
+            f"{num_features} features: drop rows, or columns with many categories",
             "#/file",
         )
     inputs = one_matrix(columns, [_series_values(column, values) for column, values in zip(columns, series, strict=True)])
@@ -71,8 +77,7 @@ def _read_cells(path: Path) -> pl.DataFrame:
     try:
         rows = pl.read_csv(path, has_header=False, infer_schema=False, glob=False)
     except pl.exceptions.PolarsError as error:
-        reason = str(error).partition("\n")[0]
-        raise DatasetError(f"the file is not a comma-separated UTF-8 table ({reason}): save it again as CSV UTF-8", "#/file") from error
+        raise _long_row(path) or _unreadable(error) from error
     rows = rows.select(pl.all().str.strip_chars())
     names = _column_names(rows.row(0))
     cells = rows.slice(1)
@@ -84,6 +89,26 @@ def _read_cells(path: Path) -> pl.DataFrame:
         if missing.any():
             raise _cell_error(values, missing.arg_max(), "is missing: fill it in, or drop the row or the column")
     return cells
+
+
+def _long_row(path: Path) -> DatasetError | None:
+    """The refusal of a row with more cells than the first line, which polars finds but does not name; None where there is none."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file, suppress(csv.Error):
+        rows = csv.reader(file)
+        width = len(next(rows))
+        for number, cells in enumerate(rows, start=1):
+            if len(cells) > width:
+                return DatasetError(
+                    f"row {number} has {len(cells)} cells, but the first line names {width} columns: quote texts with commas, "
+                    "or drop the row",
+                    "#/file",
+                )
+    return None
+
+
+def _unreadable(error: pl.exceptions.PolarsError) -> DatasetError:
+    reason = str(error).partition("\n")[0]
+    return DatasetError(f"the file is not a comma-separated UTF-8 table ({reason}): save it again as CSV UTF-8", "#/file")
 
 
 def _check_bytes(path: Path) -> None:

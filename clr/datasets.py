@@ -17,7 +17,7 @@ from torch import Tensor
 from clr import tensor_files
 from clr.builtins import builtin_names, read_builtin
 from clr.errors import DatasetError, NpyError
-from clr.npy import read_npz
+from clr.npy import MAX_DECODED_BYTES, read_npz
 from clr.tables import Column
 from clr.targets import Task, encode_targets
 
@@ -113,14 +113,14 @@ class Dataset:
         return len(self.class_names) or 1
 
 
-def load_npz(path: Path | str, *, task: Task | str | None = None) -> Dataset:
-    """The data set in an npz file with the arrays ``x`` and ``y``, and perhaps ``x_test`` and ``y_test``.
+def load_npz(path: Path | str, *, task: Task | str | None = None, max_bytes: int = MAX_DECODED_BYTES) -> Dataset:
+    """The data set in an npz file with the arrays ``x`` and ``y``, and perhaps ``x_test`` and ``y_test``, of ``max_bytes`` in all.
 
     Raises:
         DatasetError: The file or its arrays cannot be used.
     """
     try:
-        arrays = read_npz(path, names=("x", "y", "x_test", "y_test"))
+        arrays = read_npz(path, names=("x", "y", "x_test", "y_test"), max_bytes=max_bytes)
     except NpyError as error:
         raise DatasetError(str(error), "#/file") from error
     if missing := [name for name in ("x", "y") if name not in arrays]:
@@ -128,15 +128,15 @@ def load_npz(path: Path | str, *, task: Task | str | None = None) -> Dataset:
     return Dataset.from_arrays(arrays["x"], arrays["y"], task=task, x_test=arrays.get("x_test"), y_test=arrays.get("y_test"))
 
 
-def load_csv(path: Path | str, *, target: str, task: Task | str | None = None) -> Dataset:
-    """The data set in a CSV file; ``target`` names the column to predict.
+def load_csv(path: Path | str, *, target: str, task: Task | str | None = None, max_bytes: int = MAX_DECODED_BYTES) -> Dataset:
+    """The data set in a CSV file; ``target`` names the column to predict. The encoded table may take ``max_bytes``.
 
     Raises:
         DatasetError: The file or its values cannot be used.
     """
     from clr.csv_files import read_csv  # imports polars, which trainers and predictors can do without
 
-    table = read_csv(path, target=target)
+    table = read_csv(path, target=target, max_bytes=max_bytes)
     return _build(table.inputs, table.target, task=task, columns=table.columns)
 
 

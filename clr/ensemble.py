@@ -5,7 +5,7 @@ Shapes: M members, B rows, C classes. The member axis comes first and is never f
 
 # ruff: noqa: N815  # fields carry their shapes
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clr.errors import EnsembleError, InputError
-from clr.inference import network_outputs, predictions
+from clr.inference import BATCH_ROWS, network_outputs, predictions
 from clr.snapshots import Snapshot, load_snapshot
 from clr.tables import Column
 from clr.targets import Task
@@ -33,7 +33,7 @@ class EnsemblePrediction:
         entropy_B: Of the mean, in nats: all uncertainty.
         mutual_information_B: Entropy of the mean minus mean entropy, >= 0: what the members disagree about.
         agreement_B: Share of members that choose the ensemble's class.
-        member_probs_MBC: Each member's probabilities.
+        member_probs_MBC: Each member's probabilities; None where nobody asked for them, since they take M times the memory.
     """
 
     probs_BC: Tensor
@@ -41,7 +41,7 @@ class EnsemblePrediction:
     entropy_B: Tensor
     mutual_information_B: Tensor
     agreement_B: Tensor
-    member_probs_MBC: Tensor
+    member_probs_MBC: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,31 +107,41 @@ class Ensemble:
         Raises:
             InputError: Rows of another shape, not numbers, or not finite.
         """
-        return self._member_predictions(inputs).mean(0)
+        prediction = self.predict_with_uncertainty(inputs)
+        return prediction.probs_BC if isinstance(prediction, EnsemblePrediction) else prediction.value_B
 
     def member_probabilities(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Each member's probabilities (M, B, C), float32 on the CPU. Raises ``InputError`` as ``predict``."""
         self._require(Task.CLASSIFICATION)
-        return self._member_predictions(inputs)
+        return self._member_predictions(self._checked(inputs))
 
     def member_values(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Each member's values (M, B), float32 on the CPU. Raises ``InputError`` as ``predict``."""
         self._require(Task.REGRESSION)
-        return self._member_predictions(inputs)
+        return self._member_predictions(self._checked(inputs))
 
-    def predict_with_uncertainty(self, inputs: np.ndarray[Any, Any] | Tensor) -> EnsemblePrediction | RegressionPrediction:
-        """The mean with the members behind it. Raises ``InputError`` as ``predict``."""
-        members = self._member_predictions(inputs)
-        return combine_probabilities(members) if self.task is Task.CLASSIFICATION else combine_values(members)
+    def predict_with_uncertainty(
+        self, inputs: np.ndarray[Any, Any] | Tensor, *, with_members: bool = False
+    ) -> EnsemblePrediction | RegressionPrediction:
+        """The mean with its uncertainty. Raises ``InputError`` as ``predict``.
 
-    def _member_predictions(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        Args:
+            inputs: Rows as the training data holds them.
+            with_members: Whether to keep each member's probabilities. The values of a regression, one a row, are always kept.
+        """
         rows = self._checked(inputs)
-        return torch.stack(
-            [
-                predictions(network_outputs(network, preprocessing, rows), self.task, preprocessing)
-                for network, preprocessing in self._members
-            ]
-        )
+        if self.task is Task.REGRESSION:
+            return combine_values(self._member_predictions(rows))
+        # In batches, so that the members' float64 probabilities of all rows are never in memory together.
+        batches = torch.split(rows, BATCH_ROWS)
+        return _joined([combine_probabilities(self._each_member(batch), with_members=with_members) for batch in batches])
+
+    def _member_predictions(self, rows: Tensor) -> Tensor:
+        return torch.stack(list(self._each_member(rows)))
+
+    def _each_member(self, rows: Tensor) -> Iterator[Tensor]:
+        for network, preprocessing in self._members:
+            yield predictions(network_outputs(network, preprocessing, rows), self.task, preprocessing)
 
     def _checked(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """The rows as uint8 or finite float32."""
@@ -163,15 +173,48 @@ def _as_tensor(inputs: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(np.require(inputs, requirements=["C", "A", "W"]))
 
 
-def combine_probabilities(member_probs_MBC: Tensor) -> EnsemblePrediction:
-    """The mean of the members' probabilities, with its uncertainty measured in float64."""
-    probs_BC = member_probs_MBC.mean(0)
-    labels_B = probs_BC.argmax(1)
-    members_MBC = member_probs_MBC.double()
-    entropy_B = _entropy(members_MBC.mean(0))
-    mutual_information_B = (entropy_B - _entropy(members_MBC).mean(0)).clamp_min(0)  # rounding may leave -1e-17
-    agreement_B = (member_probs_MBC.argmax(2) == labels_B).double().mean(0)
-    return EnsemblePrediction(probs_BC, labels_B, entropy_B.float(), mutual_information_B.float(), agreement_B.float(), member_probs_MBC)
+def combine_probabilities(member_probs: Iterable[Tensor], *, with_members: bool = False) -> EnsemblePrediction:
+    """The mean of the members' probabilities, with its uncertainty measured in float64.
+
+    Args:
+        member_probs: (B, C) of each member, taken one after the other.
+        with_members: Whether to keep them.
+    """
+    sum_BC = entropies_B = torch.zeros((), dtype=torch.float64)
+    choices: list[Tensor] = []
+    kept: list[Tensor] = []
+    for probs_BC in member_probs:
+        members_BC = probs_BC.double()
+        sum_BC, entropies_B = sum_BC + members_BC, entropies_B + _entropy(members_BC)
+        choices.append(probs_BC.argmax(1))
+        if with_members:
+            kept.append(probs_BC)
+    mean_BC = sum_BC / len(choices)
+    entropy_B = _entropy(mean_BC)
+    mutual_information_B = (entropy_B - entropies_B / len(choices)).clamp_min(0)  # rounding may leave -1e-17
+    labels_B = mean_BC.float().argmax(1)  # as shown: what is equal in float32 goes to the lowest index
+    agreement_B = (torch.stack(choices) == labels_B).double().mean(0)
+    return EnsemblePrediction(
+        mean_BC.float(),
+        labels_B,
+        entropy_B.float(),
+        mutual_information_B.float(),
+        agreement_B.float(),
+        torch.stack(kept) if with_members else None,
+    )
+
+
+def _joined(parts: Sequence[EnsemblePrediction]) -> EnsemblePrediction:
+    """The predictions of consecutive rows as one."""
+    members = [part.member_probs_MBC for part in parts if part.member_probs_MBC is not None]
+    return EnsemblePrediction(
+        torch.cat([part.probs_BC for part in parts]),
+        torch.cat([part.labels_B for part in parts]),
+        torch.cat([part.entropy_B for part in parts]),
+        torch.cat([part.mutual_information_B for part in parts]),
+        torch.cat([part.agreement_B for part in parts]),
+        torch.cat(members, dim=1) if members else None,
+    )
 
 
 def combine_values(member_values_MB: Tensor) -> RegressionPrediction:

@@ -41,6 +41,10 @@ class CheckpointError(ValueError):
     """The checkpoint is damaged, or belongs to another run."""
 
 
+class DivergedError(ArithmeticError):
+    """The loss or a weight is no finite number, and lower rates did not help."""
+
+
 class EnsembleError(ValueError):
     """The members of an ensemble do not belong together."""
 

@@ -6,6 +6,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+Row = list[float | None]
+"""Values of COLUMNS; a loss that is no finite number is None, since JSON has no NaN."""
+
 COLUMNS = ("step", "epoch", "cycle", "learning_rate", "train_loss")
 
 
@@ -33,18 +36,18 @@ class History:
     def __init__(self, num_steps: int, max_points: int = 1000) -> None:
         self._num_steps = num_steps
         self._max_points = max_points
-        self._rows: list[list[float]] = []
+        self._rows: list[Row] = []
         self._unread: list[tuple[list[float], Tensor]] = []
         self._sum: Tensor | None = None
         self._count = 0
         self._num_handed_out = 0
 
     @property
-    def rows(self) -> list[list[float]]:
+    def rows(self) -> list[Row]:
         """All rows of ``COLUMNS`` so far; waits for the device."""
         if self._unread:
             means = torch.stack([mean for _, mean in self._unread]).tolist()
-            self._rows += [[*row, mean] for (row, _), mean in zip(self._unread, means, strict=True)]
+            self._rows += [[*row, mean if math.isfinite(mean) else None] for (row, _), mean in zip(self._unread, means, strict=True)]
             self._unread = []
         return self._rows
 
@@ -58,7 +61,13 @@ class History:
             self._unread.append(([report.step, report.epoch, report.cycle, report.learning_rate], self._sum / self._count))
             self._sum, self._count = None, 0
 
-    def new_rows(self) -> list[list[float]]:
+    def rewind(self, step: int) -> None:
+        """Forgets all that came after ``step``, to which the run has gone back; what is left counts as handed out."""
+        self._rows = [row for row in self.rows if (row[0] or 0) <= step]
+        self._sum, self._count = None, 0
+        self._num_handed_out = len(self._rows)
+
+    def new_rows(self) -> list[Row]:
         """The rows that ended since the last call; waits for the device."""
         rows = self.rows[self._num_handed_out :]
         self._num_handed_out = len(self.rows)
@@ -70,7 +79,7 @@ class History:
         return {
             "num_steps": self._num_steps,
             "max_points": self._max_points,
-            "rows": [_null_for_nan(row) for row in self.rows],
+            "rows": [list(row) for row in self.rows],
             "sum": total if math.isfinite(total) else None,
             "count": self._count,
         }
@@ -79,15 +88,10 @@ class History:
     def from_state(cls, state: dict[str, Any], device: str = "cpu") -> "History":
         """The history that ``state`` describes; its rows count as handed out."""
         history = cls(state["num_steps"], state["max_points"])
-        history._rows = [[math.nan if value is None else value for value in row] for row in state["rows"]]
+        history._rows = [list(row) for row in state["rows"]]
         history._num_handed_out = len(history._rows)
         history._count = state["count"]
         if history._count:
             total = math.nan if state["sum"] is None else state["sum"]
             history._sum = torch.tensor(total, dtype=torch.float64, device=device)
         return history
-
-
-def _null_for_nan(row: list[float]) -> list[float | None]:
-    """JSON has no NaN: the loss of a diverged run is null."""
-    return [value if math.isfinite(value) else None for value in row]

@@ -20,7 +20,7 @@ from clr.errors import NpyError, did_you_mean
 MAX_HEADER_BYTES = 4096
 MAX_DIMENSIONS = 8
 MAX_TEXT_CHARACTERS = 1024
-MAX_INFLATED_BYTES = 8 << 30
+MAX_DECODED_BYTES = 8 << 30
 MAX_INFLATION_RATIO = 100
 RATIO_FREE_BYTES = 1 << 20
 """Members below this size may inflate by any ratio: a small array of zeros does."""
@@ -60,8 +60,8 @@ def read_npy(data: bytes | bytearray | memoryview) -> np.ndarray[Any, Any]:
     return _arrange(values, header)
 
 
-def read_npz(path: Path | str, *, names: Collection[str]) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of an npz file by name; any subset of ``names`` may be there.
+def read_npz(path: Path | str, *, names: Collection[str], max_bytes: int = MAX_DECODED_BYTES) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of an npz file by name; any subset of ``names`` may be there, of ``max_bytes`` in all.
 
     Raises:
         NpyError: Not a zip file, unknown, repeated or encrypted members, sizes that disagree or inflate beyond the limits, or
@@ -69,7 +69,7 @@ def read_npz(path: Path | str, *, names: Collection[str]) -> dict[str, np.ndarra
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = _members(archive, names, Path(path).stat().st_size)
+            members = _members(archive, names, Path(path).stat().st_size, max_bytes)
             return {name: _read_member(archive, member, name) for name, member in members.items()}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError, OSError) as error:
         raise NpyError(f"the file is not a readable npz archive ({error}): write it with numpy.savez or numpy.savez_compressed") from error
@@ -133,7 +133,7 @@ def _arrange(values: np.ndarray[Any, Any], header: NpyHeader) -> np.ndarray[Any,
     return np.require(array, requirements="A")
 
 
-def _members(archive: zipfile.ZipFile, names: Collection[str], file_bytes: int) -> dict[str, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, names: Collection[str], file_bytes: int, max_bytes: int) -> dict[str, zipfile.ZipInfo]:
     """The members by array name, after every check that their directory allows."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
@@ -154,8 +154,8 @@ def _members(archive: zipfile.ZipFile, names: Collection[str], file_bytes: int) 
             )
         members[name] = member
     total = sum(member.file_size for member in members.values())
-    if total > MAX_INFLATED_BYTES:
-        raise NpyError(f"the arrays take {total} bytes, more than {MAX_INFLATED_BYTES}: store them as uint8 or float32, or fewer rows")
+    if total > max_bytes:
+        raise NpyError(f"the arrays take {total} bytes, more than {max_bytes}: store them as uint8 or float32, or fewer rows")
     return members
 
 

@@ -39,8 +39,8 @@ class CurveAnswer:
         steepest: Where the smoothed loss falls fastest against the logarithm of the rate.
         minimum_tenth: A tenth of the rate at the smoothed minimum.
         valley: The middle of the longest unbroken fall.
-        min_lr: The first rate at which the loss falls at a fifth of the steepest slope.
-        max_lr: The last rate of the steep part, at most a third of the rate at the minimum.
+        min_lr: The first rate at which the loss falls at a fifth of the steepest slope, at most a third of max_lr (1506.01186, section 3.3).
+        max_lr: The last rate of the steep part, at most a third of the rate at the minimum, at least the steepest.
     """
 
     steepest: float
@@ -115,12 +115,13 @@ def read_curve(rates: Sequence[float], losses: Sequence[float], *, beta: float) 
     low, high = _around(slopes, steepest, bound=STEEP * slopes[steepest])
     start, end = _longest_fall(axis, slopes[: bottom + 1], bound=FALLING * slopes[steepest])
     at_bottom = math.exp(axis[bottom])
+    max_lr = max(math.exp(axis[steepest]), min(math.exp(axis[high]), at_bottom / 3))
     return CurveAnswer(
         steepest=math.exp(axis[steepest]),
         minimum_tenth=at_bottom / 10,
         valley=math.exp((axis[start] + axis[end]) / 2),
-        min_lr=math.exp(axis[low]),
-        max_lr=max(math.exp(axis[low]), min(math.exp(axis[high]), at_bottom / 3)),
+        min_lr=min(math.exp(axis[low]), max_lr / 3),
+        max_lr=max_lr,
     )
 
 

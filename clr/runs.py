@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -10,22 +9,12 @@ from torch.nn import functional
 
 from clr.augmentation import Augmentation, augment
 from clr.checkpoints import Checkpoint, environment
-from clr.config import (
-    CosineSchedule,
-    ExponentialSchedule,
-    ExpRangeSchedule,
-    FixedSchedule,
-    OneCycleSchedule,
-    ScheduleConfig,
-    StepSchedule,
-    TrainingConfig,
-    TriangularSchedule,
-    WarmRestartsSchedule,
-)
+from clr.config import TrainingConfig
 from clr.datasets import Dataset
-from clr.errors import CheckpointError
+from clr.errors import CheckpointError, DivergedError
 from clr.inference import network_outputs, predictions
 from clr.metrics import classification_metrics, regression_metrics
+from clr.minima import is_minimum
 from clr.models import build_model, has_dropout, is_convolutional
 from clr.optimizers import build_optimizer, restore_state, state_tensors
 from clr.preprocessing import Preprocessing, arrange
@@ -34,6 +23,9 @@ from clr.schedules import Schedule
 from clr.snapshots import Metrics, Outputs, Snapshot
 from clr.splits import split_dataset
 from clr.targets import Task
+
+MAX_ROLLBACKS = 3
+"""Returns to the start of one cycle before a run counts as diverged."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +53,25 @@ class CycleEnd:
         return self._run.checkpoint(self.step)
 
 
+@dataclass(frozen=True)
+class Rollback:
+    """The run had diverged and is back at the last snapshot, or at its start; the cycle begins again with lower rates.
+
+    Attributes:
+        step: Completed steps from now on.
+        cycle: The cycle that begins again, from 0.
+        diverged_at: Completed steps when it was noticed.
+        peak_scale: The cycle's rates are this share of the schedule's, above the schedule's minimum.
+        attempt: Rollbacks of this cycle so far.
+    """
+
+    step: int
+    cycle: int
+    diverged_at: int
+    peak_scale: float
+    attempt: int
+
+
 class Run:
     """Invariant: after ``step`` updates and ``num_members`` cycle ends, everything is a function of config, data and device."""
 
@@ -83,6 +94,7 @@ class Run:
         self._model = self._fresh_model()
         self._optimizer = build_optimizer(config.optimizer, self._model, schedule.rate(0))
         self._reseeds = has_dropout(config.model)
+        self._mark_start_of_cycle()
         self._augmentation: Augmentation = "none" if config.augmentation == "auto" else config.augmentation
         test_inputs, test_targets = self._inputs, dataset.targets
         if dataset.test_inputs is not None and dataset.test_targets is not None:
@@ -95,26 +107,77 @@ class Run:
         self._sums = {part: torch.zeros(len(rows), *width, dtype=torch.float64) for part, (_, rows, _) in self._held_out.items()}
 
     def batches(self, epoch: int) -> tuple[Tensor, ...]:
-        """The training rows in the order of ``epoch``, cut into batches; the last may be smaller."""
+        """The training rows in the order of ``epoch``, cut into optimizer steps; the last may be smaller."""
         order = torch.randperm(len(self._train_rows), generator=generator(self._config.seed, "order", epoch))
-        return torch.split(self._train_rows[order].to(self._device), self._config.batch_size)
+        return torch.split(self._train_rows[order].to(self._device), self._config.batch_size * self._config.accumulation)
+
+    def learning_rate(self, step: int) -> float:
+        """The schedule's rate, lowered in a cycle that had diverged."""
+        rate = self._schedule.rate(step)
+        if self._peak_scale == 1.0:
+            return rate
+        floor = getattr(self._config.schedule, "min_lr", 0.0)  # schedules without the field fall to 0
+        return float(floor + (rate - floor) * self._peak_scale)
 
     def update(self, rows: Tensor, learning_rate: float) -> Tensor:
-        """One optimizer step on the rows; returns the loss before it. Never waits for the device."""
+        """One optimizer step on the rows; returns their mean loss before it. Never waits for the device."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         if self._reseeds:
             torch.manual_seed(mix(self._config.seed, "dropout", self.step))
         images = arrange(self._inputs[rows], self._preprocessing.layout)
         images = augment(images, self._augmentation, seed=self._config.seed, step=self.step)
-        with self._autocast():
-            outputs = self._model(self._preprocessing.standardize(images))
-            loss = self._loss(outputs, self._targets[rows])
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        if len(rows) <= self._config.batch_size:
+            loss = self._backward(images, self._targets[rows])
+        else:
+            parts = zip(
+                torch.split(images, self._config.batch_size), torch.split(self._targets[rows], self._config.batch_size), strict=True
+            )
+            losses = [self._backward(part, targets, len(rows)) for part, targets in parts]
+            loss = torch.stack(losses).sum()
         self._optimizer.step()
         self.step += 1
+        return loss
+
+    def _backward(self, images: Tensor, targets: Tensor, num_rows: int | None = None) -> Tensor:
+        """Adds the gradients of a mini-batch's mean loss, weighted by its share of ``num_rows``; returns the weighted loss."""
+        with self._autocast():
+            loss = self._loss(self._model(self._preprocessing.standardize(images)), targets)
+        if num_rows is not None:
+            loss = loss * (len(targets) / num_rows)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         return loss.detach()
+
+    def has_diverged(self, loss: Tensor) -> bool:
+        """Whether the loss of the last step or a weight after it is no finite number; waits for the device."""
+        tensors = (loss, *self._model.parameters())
+        return not bool(torch.stack([tensor.detach().isfinite().all() for tensor in tensors]).all())
+
+    def roll_back(self) -> Rollback:
+        """Returns to the start of the cycle with its weights and a fresh optimizer, and halves the cycle's rates.
+
+        Raises:
+            DivergedError: The cycle has been rolled back ``MAX_ROLLBACKS`` times.
+        """
+        diverged_at, cycle = self.step, self._schedule.cycle_of(self.step - 1)
+        if self._rollbacks == MAX_ROLLBACKS:
+            raise DivergedError(
+                f"the loss or a weight is no finite number at step {diverged_at}, also with the rates of cycle {cycle} lowered "
+                f"to {self._peak_scale:g} of the schedule's: lower max_lr, for example to a tenth"
+            )
+        self._model.load_state_dict(self._minimum)
+        self._optimizer = build_optimizer(self._config.optimizer, self._model, 0.0)  # the old moments led astray
+        self._rollbacks += 1
+        self._peak_scale /= 2
+        self.step = self._minimum_step
+        return Rollback(self.step, cycle, diverged_at, self._peak_scale, self._rollbacks)
+
+    def _mark_start_of_cycle(self) -> None:
+        self._minimum = {name: tensor.detach().clone() for name, tensor in self._model.state_dict().items()}
+        self._minimum_step = self.step
+        self._peak_scale = 1.0
+        self._rollbacks = 0
 
     def end_cycle(self) -> CycleEnd:
         """Measures the network as it is, adds it to the ensemble, and takes the snapshot."""
@@ -132,6 +195,7 @@ class Run:
         self.num_members += 1
         held_out = Outputs(logits["validation"], targets["validation"], logits["test"], targets["test"])
         snapshot = self._snapshot(metrics, held_out)
+        self._mark_start_of_cycle()
         return CycleEnd(self.step, snapshot.epoch, snapshot.cycle, snapshot, EnsembleMetrics(self.num_members, **ensemble), self)
 
     def stop(self, step: int) -> CycleEnd:
@@ -150,8 +214,12 @@ class Run:
         tensors = {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in state_tensors(self._optimizer).items()}
         tensors |= {f"sums.{part}": total for part, total in self._sums.items()}
+        tensors |= {f"minimum.{name}": tensor for name, tensor in self._minimum.items()}
         state = {
             "members": self.num_members,
+            "minimum_step": self._minimum_step,
+            "peak_scale": self._peak_scale,
+            "rollbacks": self._rollbacks,
             "config": self._config.model_dump(mode="json"),
             "dataset_sha256": self._dataset.sha256,
             "environment": environment(str(self._device)),
@@ -169,7 +237,7 @@ class Run:
                 raise CheckpointError(f"the checkpoint's {name} must be this run's, {value}, got {checkpoint.state[name]}: start anew")
         if not 0 < checkpoint.step <= self._schedule.num_steps:
             raise CheckpointError(f"the checkpoint's step must be in 1 … {self._schedule.num_steps}, got {checkpoint.step}: start anew")
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "sums": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "sums": {}, "minimum": {}}
         try:
             for name, tensor in checkpoint.tensors.items():
                 part, _, rest = name.partition(".")
@@ -178,6 +246,10 @@ class Run:
             restore_state(self._config.optimizer, self._optimizer, parts["optimizer"])
             for name, total in self._sums.items():
                 total.copy_(parts["sums"][name])
+            for name, tensor in self._minimum.items():
+                tensor.copy_(parts["minimum"][name])
+            self._minimum_step, self._peak_scale = checkpoint.state["minimum_step"], checkpoint.state["peak_scale"]
+            self._rollbacks = checkpoint.state["rollbacks"]
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint's tensors don't fit the run ({error}): resume from an older one") from error
         self.step, self.num_members = checkpoint.step, checkpoint.state["members"]
@@ -219,9 +291,9 @@ class Run:
             cycle=schedule.cycle_of(last),
             step=self.step,
             epoch=self.step / self._steps_per_epoch,
-            learning_rate=schedule(last),
+            learning_rate=self.learning_rate(last),
             next_learning_rate=schedule(self.step) if self.step < schedule.num_steps else None,
-            is_minimum=_is_minimum(self._config, schedule, last),
+            is_minimum=is_minimum(self._config.schedule, schedule, last),
             config=self._config,
             dataset_sha256=self._dataset.sha256,
             task=self._dataset.task,
@@ -237,28 +309,6 @@ class Run:
     def _check_current(self, step: int) -> None:
         if step != self.step:
             raise RuntimeError(f"the report of step {step} is out of date, the run is at step {self.step}: use it before the next event")
-
-
-def _is_minimum(config: TrainingConfig, schedule: Schedule, last: int) -> bool:
-    """Whether step ``last`` is the last one of an annealing that ran its full length."""
-    if not schedule.is_cycle_end(last):
-        return False
-    match config.schedule:
-        case WarmRestartsSchedule() | TriangularSchedule() | ExpRangeSchedule():
-            limit = config.schedule.cycle_limit or config.schedule.cycles
-            return schedule.cycle_of(last) < limit and not _is_cut(config.schedule, schedule, last)
-        case CosineSchedule() | OneCycleSchedule():
-            return last + 1 == schedule.num_steps
-        case FixedSchedule() | StepSchedule() | ExponentialSchedule():
-            return False
-    assert_never(config.schedule)
-
-
-def _is_cut(config: ScheduleConfig, schedule: Schedule, last: int) -> bool:
-    """Whether the cycle that ends with step ``last`` is shorter than the paper's cycles."""
-    if not isinstance(config, WarmRestartsSchedule) or config.boundaries == "balanced":
-        return False
-    return (last + 1) % -(-schedule.num_steps // config.cycles) != 0
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,11 +12,15 @@ from clr.datasets import Dataset
 from clr.errors import ModelError
 from clr.models import count_parameters
 from clr.preprocessing import image_size
-from clr.runs import CycleEnd, EnsembleMetrics, Run
+from clr.runs import CycleEnd, EnsembleMetrics, Rollback, Run
 from clr.schedules import Schedule, build_schedule
 from clr.splits import split_sizes
 
-__all__ = ["CycleEnd", "EnsembleMetrics", "Plan", "StepReport", "resolve", "run_plan", "train"]
+__all__ = ["CycleEnd", "EnsembleMetrics", "Plan", "Rollback", "StepReport", "resolve", "run_plan", "train"]
+
+
+DIVERGENCE_CHECK_STEPS = 50
+"""Between two looks at whether the numbers are finite: each waits for the device."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +68,11 @@ class StepReport:
 
 def train(
     config: TrainingConfig, dataset: Dataset, *, device: str = "cpu", resume_from: Checkpoint | None = None
-) -> Iterator[StepReport | CycleEnd]:
+) -> Iterator[StepReport | CycleEnd | Rollback]:
     """Trains, yielding a report after every optimizer step, and after the last step of a cycle its snapshot as well.
+
+    A run whose loss or weights are no finite numbers goes back to the last snapshot and repeats the cycle with half its rates; the
+    steps of the reports go back with it.
 
     The events are a function of config, data and device: a run resumed after step k yields exactly those after step k.
     Equal bits need the caller's ``torch.use_deterministic_algorithms(True)`` on CUDA, and the same number of threads on the CPU.
@@ -74,26 +81,30 @@ def train(
     Raises:
         ScheduleError, DatasetError, ModelError: As ``run_plan``, on the first ``next``.
         CheckpointError: ``resume_from`` belongs to another config or other data.
+        DivergedError: A cycle diverged again after three returns to its start.
     """
     plan = run_plan(config, dataset)
     run = Run(_resolved(config, dataset, device, resume_from), dataset, plan.schedule, plan.steps_per_epoch, torch.device(device))
-    first = 0
     if resume_from is not None:
         run.restore(resume_from)
-        first = resume_from.step
         if run.lacks_snapshot():
             yield run.end_cycle()
-    for step in range(first, plan.schedule.num_steps):
+    order_of: int | None = None
+    while run.step < plan.schedule.num_steps:
+        step = run.step
         epoch, position = divmod(step, plan.steps_per_epoch)
-        if position == 0 or step == first:
-            batches = run.batches(epoch)
-        learning_rate = plan.schedule.rate(step)
+        if epoch != order_of:
+            batches, order_of = run.batches(epoch), epoch
+        learning_rate = run.learning_rate(step)
         loss = run.update(batches[position], learning_rate)
         cycle = plan.schedule.cycle_of(step)
         yield StepReport(step + 1, (step + 1) / plan.steps_per_epoch, cycle, learning_rate, loss, len(batches[position]), run)
         if run.is_stopped:
             return
-        if plan.schedule.is_cycle_end(step):
+        is_end = plan.schedule.is_cycle_end(step)
+        if (is_end or (step + 1) % DIVERGENCE_CHECK_STEPS == 0) and run.has_diverged(loss):
+            yield run.roll_back()
+        elif is_end:
             yield run.end_cycle()
 
 
@@ -109,7 +120,7 @@ def run_plan(config: TrainingConfig, dataset: Dataset) -> Plan:
     if config.augmentation not in ("auto", "none") and image_size(dataset.input_shape) is None:
         raise ModelError(f"augmentation {config.augmentation!r} needs images, but a row has the shape {dataset.input_shape}: take none")
     num_parameters = count_parameters(config.model, dataset.input_shape, dataset.num_outputs)
-    steps_per_epoch = -(-sizes.train // config.batch_size)
+    steps_per_epoch = -(-sizes.train // (config.batch_size * config.accumulation))
     schedule = build_schedule(config.schedule, steps_per_epoch=steps_per_epoch)
     epochs = schedule.num_steps / steps_per_epoch
     return Plan(schedule, steps_per_epoch, epochs, sizes.train, sizes.validation, sizes.test, num_parameters)

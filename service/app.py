@@ -1,20 +1,27 @@
 """The application: middleware, routes, error handling, and the life of what they use."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 
 from service.capabilities import installed_version
 from service.dependencies import Services
 from service.errors import answer_problem, install_error_handling
+from service.http_protocol import END_STREAMS
 from service.limits import RequestIds, RequestLimits, body_limit_of
 from service.openapi import install_openapi, problem_responses
+from service.origins import OwnPagesOnly, is_loopback
+from service.query_parameters import refuse_undeclared_parameters
 from service.routes import datasets, ensembles, job_outputs, jobs, schedules, snapshots, system
 from worker.job_store import StoreUnavailable
 from worker.settings import Settings
+
+ROUTE_MODULES = (datasets, schedules, jobs, job_outputs, snapshots, ensembles, system)
 
 DESCRIPTION = """Trains one network with cosine annealing and warm restarts, keeps a snapshot at every cycle minimum, and serves the
 averaged prediction of the snapshots. Errors are RFC 9457 problems; every code has a page under /problems/{code}."""
@@ -32,15 +39,28 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         responses=problem_responses(),
+        dependencies=[Depends(refuse_undeclared_parameters)],
     )
+    app.add_middleware(OwnPagesOnly, is_loopback=is_loopback(settings.host))
     app.add_middleware(RequestLimits, body_limit=body_limit_of(settings))
     app.add_middleware(RequestIds)
     install_error_handling(app)
     app.add_exception_handler(StoreUnavailable, _answer_outage)
+    app.add_exception_handler(405, _answer_wrong_method)
     install_openapi(app)
-    for module in (datasets, schedules, jobs, job_outputs, snapshots, ensembles, system):
+    for module in ROUTE_MODULES:
         app.include_router(module.router)
     return app
+
+
+async def _answer_wrong_method(request: Request, exc: Exception) -> Response:
+    """The 405 with the methods of all routes of the path; Starlette names those of the first."""
+    response = await answer_problem(request, exc)
+    routes = [route for module in ROUTE_MODULES for route in module.router.routes if isinstance(route, APIRoute)]
+    methods = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
+    if methods:  # else it is one of FastAPI's own paths
+        response.headers["Allow"] = ", ".join(sorted(methods))
+    return response
 
 
 async def _answer_outage(request: Request, exc: Exception) -> Response:
@@ -49,10 +69,12 @@ async def _answer_outage(request: Request, exc: Exception) -> Response:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI, *, settings: Settings) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, *, settings: Settings) -> AsyncIterator[dict[str, object]]:
     services = await run_in_threadpool(Services.open, settings)
     app.state.services = services
+    gc.collect()
+    gc.freeze()  # the modules stay: to go through them again stops every thread for 0.2 s in the middle of a large answer
     try:
-        yield
+        yield {END_STREAMS: services.hub.end_streams}
     finally:
         await run_in_threadpool(services.close)

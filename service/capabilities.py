@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from clr.builtins import builtin_names
 from clr.config import ModelConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
+from service.media import JSON, NPY, OCTETS
 from service.prediction_bodies import DTYPES
 from worker.jobs import JobKind
 from worker.settings import Settings
@@ -29,7 +30,7 @@ def describe_choices() -> Json:
         "precisions": _choices("precision"),
         "kinds": list(JobKind),
         "datasets": {"builtin": list(builtin_names()), "uploads": [".npz", ".csv"]},
-        "predictions": {"content_types": ["application/json", "application/x-npy", "application/octet-stream"], "dtypes": list(DTYPES)},
+        "predictions": {"content_types": [JSON, NPY, OCTETS], "dtypes": list(DTYPES)},
         "training_request": TrainingConfig.model_json_schema(),
     }
 
@@ -40,7 +41,9 @@ def describe_limits(settings: Settings) -> Json:
         "max_upload_bytes": settings.max_upload_bytes,
         "max_json_bytes": settings.max_json_bytes,
         "max_predict_bytes": settings.max_predict_bytes,
+        "max_dataset_bytes": settings.dataset_bytes,
         "max_predict_rows": settings.max_predict_rows,
+        "max_predict_values": settings.max_predict_values,
     }
 
 

@@ -1,5 +1,7 @@
 """Commands about data and predictions: ``datasets``, ``snapshots``, ``predict``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -51,8 +53,13 @@ def upload_dataset(
     as_json: AsJson = False,
 ) -> None:
     """Upload a dataset, or make one of the built-in data."""
+    if not is_file(file):
+        refuse_options(f"is for files, and {file} is none", {"--target": target, "--task": task})
     with connected(url) as client:
-        dataset = client.datasets.upload(file, target=target, task=task, name=name) if is_file(file) else client.datasets.builtin(file)
+        if is_file(file):
+            dataset = client.datasets.upload(file, target=target, task=task, name=name)
+        else:
+            dataset = client.datasets.builtin(file, name=name)
     if as_json:
         print_json(dataset)
     else:
@@ -61,7 +68,7 @@ def upload_dataset(
 
 @datasets.command("delete")
 def delete_dataset(dataset_id: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's id: ds_...")], url: Url = None) -> None:
-    """Delete a dataset that no job uses."""
+    """Delete a dataset that no job uses. Prints nothing."""
     with connected(url) as client:
         client.datasets.delete(dataset_id)
 
@@ -95,6 +102,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict with an ensemble, also while it is still being trained."""
+    if output is not None:
+        refuse_options("has nothing to print beside --output", {"--json": as_json})
     inputs = read_inputs(file)
     with connected(url) as client:
         ensemble = client.jobs.get(source).ensemble if source.startswith("job_") else client.ensembles.get(source)
@@ -110,18 +119,39 @@ def predict(
         print_predictions(answer)
 
 
-def as_dataset(client: "Client", data: str, *, target: str | None) -> str:
-    """The id of the dataset that an argument means: its id itself, a file to upload, or a built-in name."""
+@contextmanager
+def dataset_of(client: "Client", data: str, *, target: str | None, keep: bool) -> Iterator[str]:
+    """The id of the dataset that an argument means: its id itself, a file to upload, or a built-in name.
+
+    Args:
+        keep: Whether a dataset that has to be made for this stays.
+    """
+    if not is_file(data):
+        refuse_options(f"is for .csv files, and {data} is none", {"--target": target})
+        if existing := _existing_dataset(client, data):
+            yield existing
+            return
+    made = client.datasets.upload(data, target=target) if is_file(data) else client.datasets.builtin(data)
+    try:
+        yield made["id"]
+    finally:
+        if not keep:
+            client.datasets.delete(made["id"])
+
+
+def _existing_dataset(client: "Client", data: str) -> str | None:
+    """The dataset of that id, or the newest one of that built-in name."""
     if data.startswith("ds_"):
         return data
-    if is_file(data):
-        dataset = client.datasets.upload(data, target=target)
-    else:
-        source = {"type": "builtin", "name": data}
-        there = [dataset for dataset in client.datasets.list() if dataset["source"] == source]
-        dataset = there[0] if there else client.datasets.builtin(data)
-    dataset_id: str = dataset["id"]
-    return dataset_id
+    source = {"type": "builtin", "name": data}
+    return next((dataset["id"] for dataset in client.datasets.list() if dataset["source"] == source), None)
+
+
+def refuse_options(reason: str, options: dict[str, object]) -> None:
+    """Ends the command where one of the options was given, since it would have no effect."""
+    for name, value in options.items():
+        if value not in (None, False):
+            raise typer.BadParameter(f"{reason}: leave it out", param_hint=name)
 
 
 def is_file(text: str) -> bool:

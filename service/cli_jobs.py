@@ -1,6 +1,7 @@
 """Commands about jobs: ``train``, ``jobs``, ``show``, ``follow``, ``stop``, ``cancel``."""
 
 import json
+import math
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli_data import as_dataset
+from service.cli_data import dataset_of, refuse_options
 from service.cli_output import (
     CANCELLED,
     FAILURE,
@@ -45,14 +46,17 @@ def train(
     target: Annotated[str | None, typer.Option(help="The column to predict, for a .csv.")] = None,
     architecture: Annotated[str | None, typer.Option(help="mlp, small_cnn, resnet or wide_resnet.")] = None,
     param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the architecture: width=16.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="fixed, step, exponential, cosine or warm_restarts.")] = None,
-    cycles: Annotated[int | None, typer.Option(help="Number of cycles, so of snapshots.")] = None,
-    epochs_per_cycle: Annotated[float | None, typer.Option(help="Length of a cycle in epochs.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Length of the whole run in epochs.")] = None,
-    max_lr: Annotated[float | None, typer.Option(help="Learning rate at each restart.")] = None,
-    min_lr: Annotated[float | None, typer.Option(help="Learning rate approached at each minimum.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per optimizer step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes everything that is random.")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="fixed, step, exponential, cosine, one_cycle, triangular, triangular2, exp_range or warm_restarts."),
+    ] = None,
+    cycles: Annotated[str | None, typer.Option(metavar="INTEGER", help="Number of cycles, so of snapshots.")] = None,
+    epochs_per_cycle: Annotated[str | None, typer.Option(metavar="NUMBER", help="Length of a cycle in epochs.")] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="NUMBER", help="Length of the whole run in epochs.")] = None,
+    max_lr: Annotated[str | None, typer.Option(metavar="NUMBER", help="Learning rate at each restart.")] = None,
+    min_lr: Annotated[str | None, typer.Option(metavar="NUMBER", help="Learning rate approached at each minimum.")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="INTEGER", help="Rows per optimizer step.")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="INTEGER", help="Fixes everything that is random.")] = None,
     config: Annotated[Path | None, typer.Option(help="A JSON file with any fields of the request; options win over it.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show the training until it ends.")] = False,
@@ -61,13 +65,16 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a snapshot ensemble. What is left out gets the service's default; --dry-run shows the whole plan."""
-    body = {} if config is None else _read_config(config)
-    _override(body, {"batch_size": batch_size, "seed": seed, "name": name})
+    if dry_run:
+        refuse_options("has nothing to show beside --dry-run", {"--follow": follow})
+    body: Json = {"kind": "train", **({} if config is None else _read_config(config))}
+    _override(body, {"batch_size": _number(batch_size), "seed": _number(seed), "name": name})
     _override(body.setdefault("model", {"architecture": "mlp"}), {"architecture": architecture, "params": _parameters(param)})
-    lengths = {"cycles": cycles, "epochs_per_cycle": epochs_per_cycle, "epochs": epochs}
-    _override(body.setdefault("schedule", {"type": "warm_restarts"}), {"type": schedule, "max_lr": max_lr, "min_lr": min_lr, **lengths})
-    with connected(url) as client:
-        body |= {"kind": "train", "dataset_id": as_dataset(client, data, target=target)}
+    numbers = {"max_lr": max_lr, "min_lr": min_lr, "cycles": cycles, "epochs_per_cycle": epochs_per_cycle, "epochs": epochs}
+    fields = {"type": schedule, **{option: _number(text) for option, text in numbers.items()}}
+    _override(body.setdefault("schedule", {"type": "warm_restarts"}), fields)
+    with connected(url) as client, dataset_of(client, data, target=target, keep=not dry_run) as dataset_id:
+        body["dataset_id"] = dataset_id
         if dry_run:
             plan = client.jobs.check(body)
             if as_json:
@@ -151,6 +158,19 @@ def _calls() -> Any:
 
 def _override(document: "Json", fields: "Json") -> None:
     document |= {name: value for name, value in fields.items() if value is not None}
+
+
+def _number(text: str | None) -> int | float | str | None:
+    """An option's number. Anything else goes as text to the service, which says why it cannot be, also of ``auto``."""
+    if text is None:
+        return None
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        return number if math.isfinite(number) else text
+    return text
 
 
 def _parameters(pairs: list[str] | None) -> "Json | None":

@@ -4,7 +4,6 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -86,7 +85,9 @@ def _artifacts(settings: "Settings") -> Finding:
 
 
 def _fashion_mnist(settings: "Settings") -> Finding:
-    directory = settings.fashion_mnist_dir or Path("/usr/share/datasets/fashion-mnist")
+    from clr.builtins import FASHION_MNIST_DIR
+
+    directory = settings.fashion_mnist_dir or FASHION_MNIST_DIR
     if any(directory.glob("train-images-idx3-ubyte*")):
         return Finding("fashion-mnist", True, str(directory), is_needed=False)
     remedy = "run `apt-get install dataset-fashion-mnist`, or set SNAPCYCLE_FASHION_MNIST_DIR"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FAILURE = 1
 CANCELLED = 3
 INTERRUPTED = 130
+TERMINATED = 143
 
 Url = Annotated[str | None, typer.Option("--url", help="Where the service is; default SNAPCYCLE_URL or http://127.0.0.1:8000.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli_output import fail
+from service.cli_output import TERMINATED, fail
 
 if TYPE_CHECKING:
     from worker.settings import Settings
@@ -65,6 +65,7 @@ def demo(
     """Show everything on real data: start a private service, train an ensemble, predict over HTTP, clean up."""
     from service.demo import run_demo
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # as Ctrl-C does, it unwinds what was begun
     raise typer.Exit(run_demo(dataset.value))
 
 
@@ -129,11 +130,22 @@ def read_settings(**options: Any) -> "Settings":
     try:
         settings = Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        fail("\n".join(f"SNAPCYCLE_{'_'.join(map(str, e['loc'])).upper() or '*'}: {e['msg']}, got {e['input']!r}" for e in error.errors()))
+        fail("\n".join(_wrong_setting(dict(item), options) for item in error.errors()))
     _log_to_stderr(settings.log_level)
     for sentence in unknown_settings({name: value for name, value in os.environ.items() if name != "SNAPCYCLE_URL"}):
         typer.echo(f"warning: {sentence}", err=True)
     return settings
+
+
+def _wrong_setting(error: dict[str, Any], options: dict[str, Any]) -> str:
+    """One of pydantic's findings in the words of the option or variable that it came from."""
+    from worker.settings import PREFIX
+
+    if not error["loc"]:  # about several settings together
+        return str(error["msg"])
+    name = str(error["loc"][0])
+    source = f"{PREFIX}{name.upper()}" if options.get(name) is None else f"--{name.replace('_', '-')}"
+    return f"{source}: {error['msg']}, got {error['input']!r}"
 
 
 def _log_to_stderr(level: str) -> None:
@@ -147,7 +159,9 @@ def _log_to_stderr(level: str) -> None:
 def need_redis(settings: "Settings") -> None:
     """Ends the command where no server is configured."""
     if settings.redis_url is None:
-        fail("no Redis server is configured: set SNAPCYCLE_REDIS_URL, or use `snapcycle up`, which starts its own")
+        from worker.settings import NO_REDIS
+
+        fail(NO_REDIS)
 
 
 def refuse_open_door(host: str, *, is_allowed: bool) -> None:

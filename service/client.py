@@ -20,7 +20,6 @@ import httpx2
 
 from service import client_calls as calls
 from service.client_core import (
-    POLL_SECONDS,
     ApiError,
     Call,
     ClientError,
@@ -29,184 +28,15 @@ from service.client_core import (
     UnreachableError,
     http_options,
     next_page,
-    raise_for_problem,
     seconds_before_retry,
     service_url,
 )
-from service.client_events import EventCursor, has_event, read_event
-from service.client_methods import C, JobMethod, ListMethod, Method, Part, of_id
+from service.client_jobs import AsyncJob, Job
+from service.client_parts import Datasets, Ensembles, Jobs, Schedules, Snapshots
 
 __all__ = ["ApiError", "AsyncClient", "AsyncJob", "Client", "ClientError", "Job", "JobFailedError", "UnreachableError"]
 
 T = TypeVar("T")
-
-
-class Datasets(Part[C]):
-    """``client.datasets``."""
-
-    upload = Method(calls.upload)
-    upload_arrays = Method(calls.upload_arrays)
-    builtin = Method(calls.builtin)
-    get = Method(calls.dataset)
-    list = ListMethod(calls.datasets)
-    delete = Method(calls.delete_dataset)
-
-
-class Schedules(Part[C]):
-    """``client.schedules``."""
-
-    preview = Method(calls.preview_schedule)
-
-
-class Jobs(Part[C]):
-    """``client.jobs``."""
-
-    train = JobMethod(calls.train)
-    submit = JobMethod(calls.submit)
-    get = JobMethod(calls.job)
-    list = ListMethod(calls.jobs)
-    dry_run = Method(calls.dry_run)
-    check = Method(calls.check)
-
-
-class Snapshots(Part[C]):
-    """``client.snapshots``."""
-
-    get = Method(calls.snapshot)
-    download = Method(calls.download)
-
-
-class Ensembles(Part[C]):
-    """``client.ensembles``."""
-
-    create = Method(calls.create_ensemble)
-
-    def get(self, ensemble_id: str) -> "Ensemble[C]":
-        """The ensemble of that id; asks nothing yet."""
-        return Ensemble(self.client, ensemble_id)
-
-
-class Ensemble(Part[C]):
-    """Averages its members' predictions; a job's ensemble answers from the first snapshot on and grows."""
-
-    describe = Method(of_id(calls.ensemble))
-    predict = Method(of_id(calls.predict))
-    explain = Method(of_id(calls.explain))
-
-
-class JobMethods(Part[C]):
-    """A job as it was when it was read: ``data`` is the API's object, ``refresh`` reads it again."""
-
-    def __init__(self, client: C, data: Json) -> None:
-        super().__init__(client, data["id"])
-        self.data = data
-        self.id: str = data["id"]
-        self.status: str = data["status"]
-        self.ensemble: Ensemble[C] = Ensemble(client, data["ensemble_id"])
-
-    refresh = JobMethod(of_id(calls.job))
-    stop = JobMethod(of_id(calls.stop))
-    cancel = JobMethod(of_id(calls.cancel))
-    delete = Method(of_id(calls.delete_job))
-    snapshots = Method(of_id(calls.snapshots))
-    metrics = Method(of_id(calls.metrics))
-    result = Method(of_id(calls.result))
-
-    def raise_if_failed(self) -> Self:
-        """Returns itself.
-
-        Raises:
-            JobFailedError: Its status is ``failed``.
-        """
-        if self.status == "failed":
-            raise JobFailedError(self.data)
-        return self
-
-
-class Job(JobMethods["Client"]):
-    """A job under a ``Client``."""
-
-    def follow(self, *, after: int = 0) -> Iterator[Json]:
-        """Its events after sequence number ``after``, live, until it has ended; goes on after a lost connection."""
-        cursor = EventCursor(self.id, after=after)
-        while not cursor.is_at_end:
-            try:
-                yield from filter(cursor.take, self._stream(cursor) if cursor.can_stream else self._page(cursor))
-            except httpx2.TransportError as error:
-                time.sleep(cursor.seconds_before_reconnect(self.client.url, error))
-
-    def _stream(self, cursor: EventCursor) -> Iterator[Json]:
-        with self.client.http.sse(cursor.path, headers=cursor.headers) as source:
-            if source.response.is_error:
-                source.response.read()
-                raise_for_problem(source.response)
-            yield from map(read_event, filter(has_event, source))
-        cursor.check_is_at_end()
-
-    def _page(self, cursor: EventCursor) -> Iterator[Json]:
-        events = self.client.send(cursor.page())
-        if not events:
-            time.sleep(POLL_SECONDS)
-        yield from events
-
-    def wait(self, *, progress: bool = False) -> "Job":
-        """The job as it ended; ``progress`` draws bars meanwhile.
-
-        Raises:
-            JobFailedError: It failed.
-        """
-        if progress:
-            from service.job_display import JobDisplay  # here, since most scripts never draw
-
-            with JobDisplay(self.data) as display:
-                for event in self.follow():
-                    display.show(event)
-        else:
-            for _ in self.follow():
-                pass
-        return self.refresh().raise_if_failed()
-
-
-class AsyncJob(JobMethods["AsyncClient"]):
-    """A job under an ``AsyncClient``."""
-
-    async def follow(self, *, after: int = 0) -> AsyncIterator[Json]:
-        """Its events after sequence number ``after``, live, until it has ended; goes on after a lost connection."""
-        cursor = EventCursor(self.id, after=after)
-        while not cursor.is_at_end:
-            try:
-                async for event in self._stream(cursor) if cursor.can_stream else self._page(cursor):
-                    if cursor.take(event):
-                        yield event
-            except httpx2.TransportError as error:
-                await asyncio.sleep(cursor.seconds_before_reconnect(self.client.url, error))
-
-    async def _stream(self, cursor: EventCursor) -> AsyncIterator[Json]:
-        async with self.client.http.sse(cursor.path, headers=cursor.headers) as source:
-            if source.response.is_error:
-                await source.response.aread()
-                raise_for_problem(source.response)
-            async for sent in source:
-                if has_event(sent):
-                    yield read_event(sent)
-        cursor.check_is_at_end()
-
-    async def _page(self, cursor: EventCursor) -> AsyncIterator[Json]:
-        events = await self.client.send(cursor.page())
-        if not events:
-            await asyncio.sleep(POLL_SECONDS)
-        for event in events:
-            yield event
-
-    async def wait(self) -> "AsyncJob":
-        """The job as it ended.
-
-        Raises:
-            JobFailedError: It failed.
-        """
-        async for _ in self.follow():
-            pass
-        return (await self.refresh()).raise_if_failed()
 
 
 class Client:

@@ -91,9 +91,9 @@ def _upload(source: Path | tuple[str, bytes], **fields: str | None) -> Call[Json
     return replace(_post("/v1/datasets"), upload=source, fields={key: value for key, value in fields.items() if value is not None})
 
 
-def builtin(name: str) -> Call[Json]:
+def builtin(source: str, *, name: str | None = None) -> Call[Json]:
     """Makes a dataset of one that the service brings along: ``digits`` or ``fashion-mnist``."""
-    return _post("/v1/datasets", {"source": {"type": "builtin", "name": name}})
+    return _post("/v1/datasets", {"source": {"type": "builtin", "name": source}, "name": name})
 
 
 def dataset(dataset_id: str) -> Call[Json]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from service.client_core import Call, Json
 
 if TYPE_CHECKING:
-    from service.client import AsyncClient, AsyncJob, Client, Job
+    from service.client import AsyncClient, Client
+    from service.client_jobs import AsyncJob, Job
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -244,9 +244,10 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=MAX_BACKLOG)
     except OSError as error:
-        raise LaunchError(
-            f"cannot listen on {host} port {port} ({error.strerror or error}): stop what uses it, or give another with --port"
-        ) from error
+        # The error of create_server says the address again, so its number is told; that of a failed look-up isn't the system's.
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        remedy = "stop what uses it, or choose others with --host and --port"
+        raise LaunchError(f"cannot listen on {host} port {port} ({reason}): {remedy}") from error
 
 
 def exit_with_parent() -> None:

@@ -56,6 +56,12 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         "A multipart form or npy array is cut off or breaks its format.",
         "Let a library build the body; the detail says what is wrong.",
     ),
+    "forbidden": ProblemKind(
+        403,
+        "Not from this page",
+        "A web page of another origin made a browser ask for a change.",
+        "Call the API from a program, or from a page that the service itself serves.",
+    ),
     "not_found": ProblemKind(404, "Not found", "There is no such path or object.", "Check the id; the list endpoints show what there is."),
     "method_not_allowed": ProblemKind(
         405, "Method not allowed", "The path exists, but not for this method.", "Use a method of the Allow header."
@@ -88,6 +94,12 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     ),
     "range_not_satisfiable": ProblemKind(
         416, "Range not satisfiable", "The Range starts beyond the end of the file.", "Content-Range has the file's size."
+    ),
+    "misdirected": ProblemKind(
+        421,
+        "Not this host",
+        "The service listens on this machine only, and the Host header names another.",
+        "Use localhost, 127.0.0.1 or [::1].",
     ),
     "validation_error": ProblemKind(
         422,
@@ -132,6 +144,12 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         retry_after_seconds=1,
     ),
 }
+
+_DETAILS = {
+    ("not_found", "Not Found"): "there is no such path: GET /openapi.json lists all, /docs shows them",
+    ("method_not_allowed", "Method Not Allowed"): "the path does not take this method: use one of the Allow header",
+}
+"""What stands in place of Starlette's two words."""
 
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "malformed_body", 413: "too_large", 406: "not_acceptable"}
 
@@ -179,7 +197,9 @@ def invalid_field(detail: str, *, pointer: str | None = None, parameter: str | N
 def _http_problem(exc: HTTPException) -> Problem:
     """Starlette's and FastAPI's own refusals."""
     code = _CODE_OF_STATUS.get(exc.status_code)
-    return Problem("internal", _DEFECT) if code is None else Problem(code, str(exc.detail), headers=exc.headers)
+    if code is None:
+        return Problem("internal", _DEFECT)
+    return Problem(code, _DETAILS.get((code, str(exc.detail)), str(exc.detail)), headers=exc.headers)
 
 
 def _dataset_problem(exc: DatasetError) -> Problem:

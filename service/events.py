@@ -60,6 +60,7 @@ class EventHub:
         self._positions: dict[str, int] = {}
         self._wanted = threading.Event()
         self._closing = threading.Event()
+        self.is_stopping = False
         self._thread = threading.Thread(target=self._read, name="event-reader", daemon=True)
 
     def start(self) -> None:
@@ -71,6 +72,14 @@ class EventHub:
         self._closing.set()
         self._wanted.set()
         self._thread.join()
+
+    def end_streams(self) -> None:
+        """Ends all followers, since the server stops; call it in their event loop's thread."""
+        self.is_stopping = True
+        with self._lock:
+            waiting = [subscription for subscriptions in self._subscriptions.values() for subscription in subscriptions]
+        for subscription in waiting:
+            subscription.offer(())
 
     @contextmanager
     def subscription(self, job_id: str, after: int) -> Iterator[Subscription]:
@@ -114,13 +123,13 @@ class EventHub:
 
 
 async def follow(hub: EventHub, store: JobStore, job_id: str, after: int) -> AsyncIterator[Event | None]:
-    """All events after sequence number ``after``, each once and in order, up to the job's ``end``.
+    """All events after sequence number ``after``, each once and in order, up to the job's ``end`` or the server's.
 
     Yields None where nothing happened for ``PING_SECONDS``. A store that is away is waited for.
     """
     live: Subscription | None = None
     with ExitStack() as stack:
-        while True:
+        while not hub.is_stopping:
             page = await _page(store, job_id, after)
             if page is None:
                 yield None
@@ -148,8 +157,10 @@ async def follow(hub: EventHub, store: JobStore, job_id: str, after: int) -> Asy
 
 
 async def _in_sequence(live: Subscription, after: int) -> AsyncIterator[Event | None]:
-    """Live events that continue ``after`` without a gap; returns at a gap, and after a silence, which it reports as None."""
+    """Live events that continue ``after`` without a gap; returns at a gap, the server's end, and a silence, which it reports as None."""
     while (batch := await live.next(PING_SECONDS)) is not None:
+        if not batch:
+            return
         for event in batch:
             if event.seq > after + 1:
                 return

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with a bound on what a client can send before its request begins.
+"""uvicorn's HTTP protocol with a bound on what a client can send before its request begins, and an end for streams.
 
 uvicorn 0.54 with httptools collects a request line and headers of any length; what ASGI sees, and can refuse, comes after that.
 """
@@ -6,6 +6,8 @@ uvicorn 0.54 with httptools collects a request line and headers of any length; w
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
+END_STREAMS = "end_streams"
+"""Key of the lifespan's state: the function that ends the event streams."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -21,6 +23,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"Request line and headers must take less than {MAX_HEAD_BYTES} bytes.")
+
+    def shutdown(self) -> None:
+        """The server stops: it waits for open answers, and an event stream would never end by itself. Its reader resumes by id."""
+        if END_STREAMS in self.app_state:
+            self.app_state[END_STREAMS]()
+        super().shutdown()
 
     def on_headers_complete(self) -> None:
         """The head is over; a body is counted elsewhere."""

@@ -6,38 +6,50 @@ Shapes: M members, B rows, C classes, K chosen classes.
 # ruff: noqa: N806  # names carry their shapes
 
 import io
+import time
 from typing import Any
 
 import numpy as np
 
 from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction
 from service.ensembles import Members
+from service.errors import to_json
 from service.predictor import Timed
 from service.request_schemas import PredictQuery
+
+PART_VALUES = 50_000
+"""Numbers that are written at a time: orjson lets no other thread run while it writes."""
 
 Json = dict[str, Any]
 Array = np.ndarray[Any, Any]
 
 
-def prediction_document(members: Members, ensemble: Ensemble, timed: Timed, query: PredictQuery, total_seconds: float) -> Json:
-    """The JSON answer; probabilities stay arrays, which orjson writes itself."""
-    match timed.prediction:
-        case EnsemblePrediction() as prediction:
-            rows = _classified(prediction, ensemble.class_names, query)
-        case RegressionPrediction() as prediction:
-            rows = _valued(prediction, query)
-    return {
+def prediction_json(members: Members, ensemble: Ensemble, timed: Timed, query: PredictQuery, *, begun: float) -> list[bytes]:
+    """The JSON answer, in pieces, to a request that began at ``begun`` (``time.perf_counter``). For a thread: it may take seconds."""
+    num_rows, values_per_row = _size(timed, ensemble, query)
+    part_rows = max(1, PART_VALUES // values_per_row)
+    head = {
         "object": "prediction",
         "ensemble_id": members.ensemble_id,
         "ensemble_version": members.version,
         "members_used": ensemble.num_members,
-        "predictions": rows,
-        "timing_ms": {
-            "queue": round(1000 * timed.queue_seconds, 3),
-            "compute": round(1000 * timed.compute_seconds, 3),
-            "total": round(1000 * total_seconds, 3),
-        },
     }
+    pieces = [to_json(head)[:-1] + b',"predictions":[']
+    for start in range(0, num_rows, part_rows):
+        part = slice(start, start + part_rows)
+        match timed.prediction:
+            case EnsemblePrediction() as prediction:
+                rows = _classified(prediction, ensemble.class_names, query, part)
+            case RegressionPrediction() as prediction:
+                rows = _valued(prediction, query, part)
+        pieces.append((b"," if start else b"") + to_json(rows)[1:-1])
+    timing_ms = {
+        "queue": round(1000 * timed.queue_seconds, 3),
+        "compute": round(1000 * timed.compute_seconds, 3),
+        "total": round(1000 * (time.perf_counter() - begun), 3),
+    }
+    pieces.append(b'],"timing_ms":' + to_json(timing_ms) + b"}")
+    return pieces
 
 
 def prediction_array(timed: Timed) -> bytes:
@@ -48,21 +60,34 @@ def prediction_array(timed: Timed) -> bytes:
         case RegressionPrediction() as prediction:
             values = prediction.value_B
     file = io.BytesIO()
-    np.save(file, values.cpu().numpy(), allow_pickle=False)
+    np.save(file, values.numpy(), allow_pickle=False)
     return file.getvalue()
 
 
-def _classified(prediction: EnsemblePrediction, class_names: tuple[str, ...], query: PredictQuery) -> list[Json]:
-    probs_BC: Array = np.ascontiguousarray(prediction.probs_BC.cpu().numpy())
-    labels_B = prediction.labels_B.tolist()
-    measures = zip(prediction.entropy_B.tolist(), prediction.mutual_information_B.tolist(), prediction.agreement_B.tolist(), strict=True)
+def _size(timed: Timed, ensemble: Ensemble, query: PredictQuery) -> tuple[int, int]:
+    """Rows, and about how many values each of them has in the answer."""
+    members = ensemble.num_members if query.members else 0
+    match timed.prediction:
+        case EnsemblePrediction() as prediction:
+            num_rows, num_classes = prediction.probs_BC.shape
+            return num_rows, num_classes * (1 + members) + 5
+        case RegressionPrediction() as prediction:
+            return len(prediction.value_B), members + 2
+
+
+def _classified(prediction: EnsemblePrediction, class_names: tuple[str, ...], query: PredictQuery, part: slice) -> list[Json]:
+    """The rows of a part; numbers stay float32, which orjson writes in their shortest form."""
+    probs_BC: Array = np.ascontiguousarray(prediction.probs_BC[part].numpy())
+    measures = (prediction.entropy_B, prediction.mutual_information_B, prediction.agreement_B)
     rows = [
         {
             "label": class_names[label],
             "probability": probs_C[label],
             "uncertainty": {"entropy": entropy, "mutual_information": mutual_information, "agreement": agreement},
         }
-        for label, probs_C, (entropy, mutual_information, agreement) in zip(labels_B, probs_BC, measures, strict=True)
+        for label, probs_C, entropy, mutual_information, agreement in zip(
+            prediction.labels_B[part].tolist(), probs_BC, *(measure[part].numpy() for measure in measures), strict=True
+        )
     ]
     if query.top_k is None:
         for row, probs_C in zip(rows, probs_BC, strict=True):
@@ -71,18 +96,18 @@ def _classified(prediction: EnsemblePrediction, class_names: tuple[str, ...], qu
         order_BK = np.argsort(-probs_BC, axis=1, kind="stable")[:, : query.top_k]
         for row, probs_C, order_K in zip(rows, probs_BC, order_BK, strict=True):
             row["top_k"] = [{"label": class_names[label], "probability": probs_C[label]} for label in order_K]
-    if query.members:
-        members_BMC = np.ascontiguousarray(prediction.member_probs_MBC.cpu().numpy().swapaxes(0, 1))
+    if prediction.member_probs_MBC is not None:
+        members_BMC = np.ascontiguousarray(prediction.member_probs_MBC[:, part].numpy().swapaxes(0, 1))
         for row, members_MC in zip(rows, members_BMC, strict=True):
             row["members"] = members_MC
     return rows
 
 
-def _valued(prediction: RegressionPrediction, query: PredictQuery) -> list[Json]:
-    rows: list[Json] = [
-        {"value": value, "std": std} for value, std in zip(prediction.value_B.tolist(), prediction.std_B.tolist(), strict=True)
-    ]
+def _valued(prediction: RegressionPrediction, query: PredictQuery, part: slice) -> list[Json]:
+    values_B, stds_B = prediction.value_B[part].numpy(), prediction.std_B[part].numpy()
+    rows: list[Json] = [{"value": value, "std": std} for value, std in zip(values_B, stds_B, strict=True)]
     if query.members:
-        for row, members_M in zip(rows, prediction.member_values_MB.T.tolist(), strict=True):
+        members_BM = np.ascontiguousarray(prediction.member_values_MB[:, part].numpy().T)
+        for row, members_M in zip(rows, members_BM, strict=True):
             row["members"] = members_M
     return rows

@@ -91,13 +91,13 @@ class Predictor:
         finally:
             self._under_way -= 1
 
-    async def predict(self, ensemble: Ensemble, inputs: np.ndarray[Any, Any]) -> Timed:
-        """Answers the rows on the inference thread."""
+    async def predict(self, ensemble: Ensemble, inputs: np.ndarray[Any, Any], *, with_members: bool = False) -> Timed:
+        """Answers the rows on the inference thread; ``with_members`` keeps what each member says."""
         asked = time.perf_counter()
 
         def answer() -> Timed:
             begun = time.perf_counter()
-            prediction = ensemble.predict_with_uncertainty(inputs)
+            prediction = ensemble.predict_with_uncertainty(inputs, with_members=with_members)
             return Timed(prediction, begun - asked, time.perf_counter() - begun)
 
         return await asyncio.get_running_loop().run_in_executor(self._inference, answer)

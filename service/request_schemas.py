@@ -5,10 +5,14 @@ A training job's body is ``worker.jobs.TrainJobRequest``; the body of a predicti
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from clr.config import ScheduleConfig, StrictModel
+from service.validation import shown, similar
+from worker.ids import is_id, parse_snapshot_id
 from worker.jobs import JobKind, JobStatus, Metadata, Name
+
+EVENT_TYPES = ("state", "progress", "snapshot", "warning", "end")
 
 MAX_PREVIEW_STEPS = 1_000_000
 """Longest curve that a preview computes whole."""
@@ -71,18 +75,57 @@ class NoFields(StrictModel):
     """The body of an action without options: none, or an empty object."""
 
 
+def _job_id(text: str) -> str:
+    if not is_id("job", text):
+        raise ValueError(f"must be the id of a job, job_ and 26 characters, got {shown(text)}")
+    return text
+
+
+def _dataset_id(text: str) -> str:
+    if not is_id("ds", text):
+        raise ValueError(f"must be the id of a dataset, ds_ and 26 characters, got {shown(text)}")
+    return text
+
+
+def _snapshot_id(text: str) -> str:
+    if parse_snapshot_id(text) is None:
+        raise ValueError(f"must be the id of a snapshot, snap_…_ and the number of its cycle, got {shown(text)}")
+    return text
+
+
+def _event_types(text: str) -> str:
+    for name in text.split(","):
+        if name not in EVENT_TYPES:
+            hint = f": did you mean {similar(name, EVENT_TYPES)[0]}?" if similar(name, EVENT_TYPES) else ""
+            raise ValueError(f"must be some of {', '.join(EVENT_TYPES)}, separated by commas, got {shown(name)}{hint}")
+    return text
+
+
 class PageQuery(StrictModel):
     """Which part of a list."""
 
-    after: str | None = Field(None, max_length=64, description="Objects that come after this id in the list's order.")
     limit: int = Field(20, ge=1, le=100, description="Most objects of the page.")
     order: Literal["desc", "asc"] = Field("desc", description="desc: the newest first.")
+
+
+class DatasetQuery(PageQuery):
+    """Which datasets."""
+
+    after: Annotated[str, AfterValidator(_dataset_id)] | None = Field(None, description="Datasets that come after this id in the order.")
+
+
+class SnapshotQuery(StrictModel):
+    """Which snapshots of a job."""
+
+    after: Annotated[str, AfterValidator(_snapshot_id)] | None = Field(None, description="Snapshots of later cycles than this one's.")
+    limit: int = Field(1000, ge=1, le=1000, description="Most snapshots of the page.")
 
 
 class JobQuery(PageQuery):
     """Which jobs."""
 
-    before: str | None = Field(None, max_length=64, description="Jobs that come before this id in the list's order.")
+    after: Annotated[str, AfterValidator(_job_id)] | None = Field(None, description="Jobs that come after this id in the list's order.")
+    before: Annotated[str, AfterValidator(_job_id)] | None = Field(None, description="Jobs that come before this id in the list's order.")
     status: JobStatus | None = Field(None, description="Only jobs in this state.")
     kind: JobKind | None = Field(None, description="Only jobs of this kind.")
 
@@ -98,7 +141,9 @@ class EventQuery(StrictModel):
 
     after: int = Field(0, ge=0, le=2**53, description="Events with a larger sequence number. Last-Event-ID goes before it.")
     limit: int = Field(100, ge=1, le=1000, description="Most events of a JSON page; a stream has no end before the job's.")
-    types: str | None = Field(None, max_length=200, description="Only these types, separated by commas, such as state,snapshot,end.")
+    types: Annotated[str, AfterValidator(_event_types)] | None = Field(
+        None, description=f"Only these types, separated by commas: some of {', '.join(EVENT_TYPES)}."
+    )
 
 
 class MetricsQuery(StrictModel):

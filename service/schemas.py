@@ -120,8 +120,9 @@ class DryRun(Document):
 
     object: Literal["dry_run"] = "dry_run"
     valid: Literal[True] = True
-    config: Json
-    warnings: list[str]
+    config: Json = Field(description='As the job would keep it; "auto" stays where the worker\'s device decides.')
+    warnings: list[str] = Field(description="What is allowed but probably not meant.")
+    notes: list[str] = Field(description="What is decided only when a worker takes the job.")
     estimate: Json
     schedule: Json
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from clr.config import TrainingConfig
 from clr.datasets import Dataset, DatasetError, class_counts
 from clr.schedule_linter import lint_schedule
-from clr.training import Plan, run_plan
+from clr.training import Plan, resolve, run_plan
 from service.dependencies import Services
 from service.errors import invalid_field
 from service.idempotency import Made, body_hash
@@ -13,7 +14,7 @@ from service.json_bodies import validated
 from service.validation import shown
 from worker.ids import new_id
 from worker.job_store import DatasetGone, IdempotencyMismatch, JobStore
-from worker.jobs import JobSpec, TrainJobRequest, now_rfc3339
+from worker.jobs import JobSpec, TrainJobRequest, key_sha256, now_rfc3339
 from worker.records import job_prefix, spec_key, write_document
 
 FEW_ROWS = 10
@@ -29,6 +30,12 @@ class CheckedJob:
     request: TrainJobRequest
     dataset: Dataset
     plan: Plan
+
+    @property
+    def config(self) -> TrainingConfig:
+        """What will run, as far as it is settled before a worker has the job: "auto" stays where its device decides."""
+        config = self.request.training_config()
+        return config.model_copy(update={"augmentation": resolve(config, self.dataset, "cpu").augmentation})
 
 
 def check_job(services: Services, request: TrainJobRequest) -> CheckedJob:
@@ -52,7 +59,8 @@ def check_job(services: Services, request: TrainJobRequest) -> CheckedJob:
 def submit_job(services: Services, store: JobStore, document: Any, key: str | None) -> Made:
     """Makes the job durable: its spec in the artifact store, then its record in Redis.
 
-    When the answer of Redis is lost the spec stays, since the job may exist; without a record nothing ever reads it.
+    When the answer of Redis is lost the spec stays, since the job may exist. Without a record nothing reads it, until Redis has to be
+    rebuilt from the artifact store: then it becomes a job, which a repeated request with its key finds.
 
     Raises:
         Problem, ScheduleError, ModelError: The request cannot be carried out.
@@ -62,8 +70,8 @@ def submit_job(services: Services, store: JobStore, document: Any, key: str | No
     body_sha256 = body_hash(document)
     if key is not None and (known := store.find_submission(key, body_sha256)) is not None:
         return Made(known, replayed=True)
-    spec = _spec(request, check_job(services, request).plan)
-    store.ping()  # finds a server that is away before the spec is written
+    spec = _spec(check_job(services, request), key, body_sha256)
+    store.check_complete()  # finds a server that is away, or whose jobs are being read back, before the spec is written
     write_document(services.artifacts, spec_key(spec.id), spec.model_dump(mode="json"))
     try:
         result = store.submit(spec, idempotency_key=key, body_sha256=body_sha256)
@@ -75,18 +83,21 @@ def submit_job(services: Services, store: JobStore, document: Any, key: str | No
     return Made(result.job_id, replayed=result.replayed)
 
 
-def _spec(request: TrainJobRequest, plan: Plan) -> JobSpec:
+def _spec(checked: CheckedJob, key: str | None, body_sha256: str) -> JobSpec:
+    request, plan = checked.request, checked.plan
     return JobSpec(
         id=new_id("job"),
         name=request.name,
         dataset_id=request.dataset_id,
         metadata=request.metadata,
-        config=request.training_config(),
+        config=checked.config,
         created_at=now_rfc3339(),
         num_steps=plan.schedule.num_steps,
         num_cycles=plan.schedule.num_cycles,
         epochs=plan.epochs,
         steps_per_epoch=plan.steps_per_epoch,
+        idempotency_key_sha256=key_sha256(key) if key is not None else None,
+        body_sha256=body_sha256,
     )
 
 
@@ -103,6 +114,13 @@ def estimate(plan: Plan) -> Json:
         "validation_rows": plan.num_validation,
         "test_rows": plan.num_test,
     }
+
+
+def notes(checked: CheckedJob) -> list[str]:
+    """What is decided only when a worker takes the job."""
+    if checked.config.precision != "auto":
+        return []
+    return ["precision auto depends on the worker's device: bf16 on a GPU that computes in it, fp32 elsewhere"]
 
 
 def warnings(checked: CheckedJob) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from clr.config import TrainingConfig
+from tests.job_stores import complete_store
 from worker.artifacts import ArtifactStore
 from worker.ids import new_id
 from worker.job_store import JobStore
@@ -33,8 +34,8 @@ def redis_client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def job_store(redis_client: redis.Redis) -> JobStore:
-    """A job store without jobs."""
-    return JobStore(redis_client)
+    """A job store without jobs, which knows that there are none."""
+    return complete_store(redis_client)
 
 
 @pytest.fixture

@@ -180,6 +180,11 @@ class ArtifactStore:
         paths = [*listing["common_prefixes"], *(item["path"] for item in listing["objects"])]
         return sorted(path.rsplit("/", 1)[-1] for path in paths)
 
+    def list_keys(self, prefix: str) -> list[str]:
+        """The keys of all objects in the folder ``prefix`` and below it, in no order."""
+        with _translated_errors(prefix):
+            return [item["path"] for page in obstore.list(self._store, prefix, chunk_size=1000) for item in page]
+
     def delete(self, key: str) -> None:
         """Removes an object; does nothing where there is none."""
         with _translated_errors(key), suppress(FileNotFoundError, NotFoundError):
@@ -187,9 +192,7 @@ class ArtifactStore:
 
     def delete_prefix(self, prefix: str) -> None:
         """Removes everything under the folder ``prefix``, manifests first, so that what is left half-way is nobody's."""
-        with _translated_errors(prefix):
-            keys = [item["path"] for page in obstore.list(self._store, prefix) for item in page]
-        for key in sorted(keys, key=lambda key: (not key.endswith(".json"), key)):
+        for key in sorted(self.list_keys(prefix), key=lambda key: (not key.endswith(".json"), key)):
             self.delete(key)
         if self._root is not None:
             shutil.rmtree(self._root / prefix, ignore_errors=True)

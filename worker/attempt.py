@@ -7,11 +7,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from worker.artifacts import StoreFull
+from worker.artifacts import ArtifactUnavailable, StoreFull
 from worker.job_artifacts import JobArtifacts
-from worker.job_store import METRIC_COLUMNS, Commit, JobStore, LostAttempt
-from worker.jobs import Phase, TerminalStatus, now_rfc3339
-from worker.protocol import CheckpointStaged, Failed, Progress, Row, SnapshotStaged, Started, TrainerJob
+from worker.job_store import Commit, JobStore, LostAttempt
+from worker.jobs import JobStatus, Phase, TerminalStatus, now_rfc3339
+from worker.protocol import CheckpointStaged, Failed, Progress, RolledBack, Row, SnapshotStaged, Started, TrainerJob
+from worker.results import best_snapshot, result_document
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,10 @@ class Attempt:
         """Remembers rows that the history has gained, for ``report_news``."""
         self._rows += rows
 
+    def note_rollback(self, rolled_back: RolledBack) -> None:
+        """Remembers that the history has become shorter, for ``report_rollback``."""
+        self._rows = list(rolled_back.rows)
+
     def note_progress(self, progress: Progress) -> None:
         """Remembers the latest progress, for ``report_news``."""
         self._progress = progress
@@ -90,6 +95,12 @@ class Attempt:
         logger.warning("job %s: %s", self._job_id, message)
         self._ensure(self._store.report(self._job_id, self._epoch, event=("warning", {"message": message})))
 
+    def report_rollback(self, message: str) -> None:
+        """Tells that a cycle is repeated, and takes its rows back."""
+        self._ensure(self._store.reset_metrics(self._job_id, self._epoch, self._rows))
+        self._num_reported_rows = len(self._rows)
+        self.report_warning(message)
+
     def report_news(self, *, is_stopping: bool) -> None:
         """Tells the latest progress, phase and rows, if there are any; a job that is stopping stays in that phase."""
         rows = self._rows[self._num_reported_rows :]
@@ -104,9 +115,8 @@ class Attempt:
         """Makes a snapshot durable, then visible, then removes the staged files."""
         manifest = self._artifacts.put_snapshot(staged, directory, check_ours=self.check_ours)
         self._snapshots[staged.cycle] = manifest
-        best = min(self._snapshots.values(), key=lambda snapshot: snapshot["metrics"]["validation"]["loss"])
-        summary = {"cycle": best["cycle"], "snapshot_id": best["id"], "metrics": best["metrics"]}
-        commit = self._store.commit_snapshot(self._job_id, self._epoch, staged.cycle, manifest, summary)
+        best = best_snapshot(self._snapshots.values())
+        commit = self._store.commit_snapshot(self._job_id, self._epoch, staged.cycle, manifest, best)
         self._ensure(commit != Commit.FENCED)
         logger.info("job %s: snapshot %d %s (validation loss %.4f)", self._job_id, staged.cycle, commit, staged.validation["loss"])
         for file in (staged.weights, staged.outputs):
@@ -139,20 +149,20 @@ class Attempt:
             raise FencedError(f"epoch {self._epoch} of {self._job_id} is over")
 
     def _store_result(self, status: TerminalStatus, error: dict[str, Any] | None, stop_reason: str | None) -> dict[str, Any]:
-        snapshots = self._snapshots.values()
-        result = {
-            "status": status,
-            "stop_reason": stop_reason,
-            "error": error,
-            "finished_at": now_rfc3339(),
-            "snapshots": [{"cycle": each["cycle"], "snapshot_id": each["id"], "metrics": each["metrics"]} for each in snapshots],
-            "ensemble": [each["ensemble"] for each in snapshots],
-            "history": {"columns": METRIC_COLUMNS, "rows": self._rows},
-            "config": self._config,
-        }
+        result = result_document(
+            status,
+            stop_reason=stop_reason,
+            error=error,
+            finished_at=now_rfc3339(),
+            manifests=self._snapshots.values(),
+            rows=self._rows,
+            config=self._config,
+        )
         try:
             return self._artifacts.put_result(result)
-        except StoreFull:
+        except (StoreFull, ArtifactUnavailable) as failure:
+            if isinstance(failure, ArtifactUnavailable) and status != JobStatus.CANCELLED:
+                raise  # who cancels doesn't wait for the store
             logger.exception("job %s: its result could not be stored; the reconciler will try again", self._job_id)
             return result
 

@@ -25,10 +25,9 @@ def put_dataset(artifacts: ArtifactStore, dataset_id: str, data_path: Path, desc
         data_path: The file that ``clr.datasets.save_dataset`` wrote; the caller's to remove.
         description: What the manifest says besides: name, task, summary, ….
     """
-    prefix = dataset_prefix(dataset_id)
-    data = store_file(artifacts, f"{prefix}/data.safetensors", data_path)
+    data = store_file(artifacts, _data_key(dataset_id), data_path)
     manifest = {**description, "id": dataset_id, "created_at": now_rfc3339(), "files": {"data": data}}
-    write_document(artifacts, f"{prefix}/{MANIFEST}", manifest)
+    write_document(artifacts, f"{dataset_prefix(dataset_id)}/{MANIFEST}", manifest)
     return manifest
 
 
@@ -63,5 +62,10 @@ def list_datasets(
 
 
 def delete_dataset(artifacts: ArtifactStore, dataset_id: str) -> None:
-    """Removes a dataset that no job uses (see JobStore.delete_dataset_guard)."""
+    """Removes a dataset that no job uses (see JobStore.delete_dataset_guard); the manifest goes last, so it can be repeated."""
+    artifacts.delete(_data_key(dataset_id))
     artifacts.delete_prefix(dataset_prefix(dataset_id))
+
+
+def _data_key(dataset_id: str) -> str:
+    return f"{dataset_prefix(dataset_id)}/data.safetensors"

@@ -67,6 +67,11 @@ class Fleet:
         with translated_errors():
             self._redis.srem(f"{self._prefix}unfiled", job_id)
 
+    def deleting(self) -> list[str]:
+        """Jobs whose deletion has begun."""
+        with translated_errors():
+            return sorted(cast("set[str]", self._redis.smembers(f"{self._prefix}deleting")))
+
     def acquire_leader(self, name: str, ttl_ms: int) -> bool:
         """Takes or renews the leadership of the reconcilers; False while another has it."""
         return bool(self._scripts.run("acquire_leader", name, ttl_ms))

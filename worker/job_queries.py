@@ -10,13 +10,15 @@ import redis
 
 from worker.ids import parse_snapshot_id
 from worker.jobs import Action, JobKind, JobRecord, JobStatus, Phase, rfc3339
-from worker.redis_connection import REPLY_SECONDS, Scripts, translated_errors
+from worker.redis_connection import REPLY_SECONDS, Scripts, StoreUnavailable, translated_errors
 
 METRIC_COLUMNS = ("step", "epoch", "cycle", "learning_rate", "train_loss")
 """Columns of the metric rows; the first one ascends."""
 
 MAX_BLOCK_MS = int(REPLY_SECONDS * 500)
 """Longest wait for events in one call: well within the time after which a silent server counts as away."""
+
+INCOMPLETE = "the jobs are being read back from the artifact store: repeat the request soon"
 
 _PAGE = 500
 
@@ -103,8 +105,7 @@ class JobQueries:
 
     def snapshots(self, job_id: str) -> builtins.list[dict[str, Any]]:
         """The manifests of the committed snapshots, in the order of their cycles."""
-        with translated_errors():
-            manifests = cast(dict[str, str], self._redis.hgetall(self._key(job_id, "snapshots")))
+        manifests = cast(dict[str, str], self._find("HGETALL", self._key(job_id, "snapshots")))
         return [orjson.loads(manifests[cycle]) for cycle in sorted(manifests, key=int)]
 
     def snapshot(self, snapshot_id: str) -> dict[str, Any] | None:
@@ -113,9 +114,8 @@ class JobQueries:
         if place is None:
             return None
         job_id, cycle = place
-        with translated_errors():
-            manifest = self._redis.hget(self._key(job_id, "snapshots"), str(cycle))
-        return cast(dict[str, Any], orjson.loads(cast(str, manifest))) if manifest else None
+        manifest = self._find("HGET", self._key(job_id, "snapshots"), str(cycle))
+        return cast(dict[str, Any], orjson.loads(manifest)) if manifest else None
 
     def metrics(self, job_id: str) -> Metrics:
         """The metric rows so far, by ascending step; NaN and infinities are None."""
@@ -153,6 +153,27 @@ class JobQueries:
         by_stream = dict(answer or {})
         jobs = {self._key(job_id, "events"): job_id for job_id in after}
         return {jobs[stream]: [_event(*entry) for entry in entries] for stream, entries in by_stream.items()}
+
+    def check_complete(self) -> None:
+        """Returns if the server answers and the database has all jobs."""
+        with translated_errors():
+            is_complete = self._redis.exists(f"{self._prefix}generation")
+        if not is_complete:
+            raise StoreUnavailable(INCOMPLETE)
+
+    def _find(self, *command: str) -> Any:
+        """What a reading command finds.
+
+        Raises:
+            StoreUnavailable: It finds nothing, and the database is not complete (see prelude.lua).
+        """
+        with translated_errors(), self._redis.pipeline() as pipeline:
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py has no types here
+            pipeline.exists(f"{self._prefix}generation")
+            found, is_complete = pipeline.execute()
+        if not found and not is_complete:
+            raise StoreUnavailable(INCOMPLETE)
+        return found
 
     def _key(self, job_id: str, part: str | None = None) -> str:
         return f"{self._prefix}job:{job_id}" + (f":{part}" if part else "")

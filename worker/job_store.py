@@ -20,9 +20,11 @@ import redis
 from worker import redis_connection
 from worker.fleet import Fleet
 from worker.job_queries import METRIC_COLUMNS, Event, JobQueries, Metrics, Page
-from worker.jobs import Action, JobRecord, JobSpec, JobStatus, Phase, TerminalStatus, allowed_actions
+from worker.jobs import IDEMPOTENCY_SECONDS, Action, JobRecord, JobSpec, Phase, TerminalStatus, allowed_actions, key_sha256
 from worker.redis_connection import JobStoreError, StoreUnavailable
-from worker.settings import Settings
+from worker.restoration import Restoration
+from worker.results import end_reason, snapshot_event
+from worker.settings import Settings, required_redis_url
 
 __all__ = [
     "METRIC_COLUMNS",
@@ -45,13 +47,8 @@ __all__ = [
     "connect",
 ]
 
-IDEMPOTENCY_SECONDS = 86_400
-"""How long a repeated submission is recognised."""
-
 DELETED_DATASET_SECONDS = 86_400
 """How long a deleted dataset is refused to submissions that began before its deletion."""
-
-SNAPSHOT_EVENT_FIELDS = ("cycle", "step", "epoch", "learning_rate", "is_minimum", "metrics", "ensemble")
 
 
 class JobMissing(JobStoreError):
@@ -140,12 +137,10 @@ def connect(settings: Settings) -> redis.Redis:
     Raises:
         ValueError: No server is configured.
     """
-    if settings.redis_url is None:
-        raise ValueError("no Redis server is configured: set SNAPCYCLE_REDIS_URL, or use `snapcycle up`, which starts its own")
-    return redis_connection.connect(settings.redis_url)
+    return redis_connection.connect(required_redis_url(settings))
 
 
-class JobStore(JobQueries, Fleet):
+class JobStore(JobQueries, Fleet, Restoration):
     """The jobs and workers of one service."""
 
     def find_submission(self, idempotency_key: str, body_sha256: str) -> str | None:
@@ -154,7 +149,7 @@ class JobStore(JobQueries, Fleet):
         Raises:
             IdempotencyMismatch: The body was another one.
         """
-        result, job_id = self._scripts.run("find_submission", idempotency_key, body_sha256)
+        result, job_id = self._scripts.run("find_submission", key_sha256(idempotency_key), body_sha256)
         if result == "mismatch":
             raise IdempotencyMismatch(job_id)
         return job_id or None
@@ -166,17 +161,9 @@ class JobStore(JobQueries, Fleet):
             IdempotencyMismatch: The key was used with another body.
             DatasetGone: The dataset was deleted meanwhile.
         """
-        fields = {
-            "id": spec.id,
-            "name": _json(spec.name),
-            "metadata": _json(spec.metadata),
-            "config": spec.config.model_dump_json(),
-            "progress": _json(spec.initial_progress()),
-            "created_at": spec.created_at,
-        }
-        result, answer = self._scripts.run(
-            "submit", spec.id, spec.kind, spec.dataset_id, idempotency_key or "", body_sha256, IDEMPOTENCY_SECONDS, *_flat(fields)
-        )
+        key = key_sha256(idempotency_key) if idempotency_key else ""
+        heads = (spec.id, spec.kind, spec.dataset_id, key, body_sha256, IDEMPOTENCY_SECONDS)
+        result, answer = self._scripts.run("submit", *heads, *_flat(spec.record_fields()))
         if result == "mismatch":
             raise IdempotencyMismatch(answer)
         if result == "dataset_gone":
@@ -212,7 +199,7 @@ class JobStore(JobQueries, Fleet):
             job_id: The job.
             epoch: The claim's epoch.
             progress: Replaces the record's progress.
-            event: Type and data of an event to append, after that of a new phase.
+            event: Type and data of an event to append, after that of a new phase, unless it is the last one once more.
             phase: The phase from now on; a change appends a ``state`` event.
             metrics_rows: Rows of METRIC_COLUMNS to append, by ascending step.
             resolved_config: Replaces the record's config.
@@ -240,10 +227,8 @@ class JobStore(JobQueries, Fleet):
             manifest: The public snapshot object with its files.
             best: The best snapshot so far: cycle and metrics.
         """
-        event = {"snapshot_id": manifest.get("id"), **{name: manifest[name] for name in SNAPSHOT_EVENT_FIELDS if name in manifest}}
-        return Commit(
-            self._scripts.run("commit_snapshot", job_id, epoch, cycle, _json(manifest), _json(event), _json(best) if best else "")
-        )
+        documents = (_json(manifest), _json(snapshot_event(manifest)), _json(best) if best else "")
+        return Commit(self._scripts.run("commit_snapshot", job_id, epoch, cycle, *documents))
 
     def release(self, job_id: str, epoch: int, reason: str) -> bool:
         """Gives a job back to the queue after a clean checkpoint, without counting a crash; False where it is not ours."""
@@ -261,7 +246,7 @@ class JobStore(JobQueries, Fleet):
             error: category, message and suggestion of a failure.
             stop_reason: Why it succeeded before its planned end.
         """
-        reason = stop_reason or (error["category"] if error else "cancel" if status == JobStatus.CANCELLED else "completed")
+        reason = end_reason(status, error, stop_reason)
         return bool(self._scripts.run("finish", job_id, epoch, status, reason, _json(error) if error else "", stop_reason or ""))
 
     def fail_attempt(self, job_id: str, epoch: int, reason: str, max_crashes: int) -> LostAttempt:
@@ -284,14 +269,26 @@ class JobStore(JobQueries, Fleet):
             raise InvalidState(record, action)
         return record
 
-    def delete(self, job_id: str) -> None:
-        """Forgets a job that has ended; its dataset is free of it. The artifacts are the caller's.
+    def begin_delete(self, job_id: str) -> None:
+        """Marks a job that has ended for deletion (see worker.deletion).
 
         Raises:
             JobMissing: There is no such job.
             InvalidState: It has not ended.
         """
-        answer = self._scripts.run("delete", job_id)
+        self._delete("begin_delete", job_id)
+
+    def delete(self, job_id: str) -> None:
+        """Forgets a job that has ended; its dataset is free of it. Its artifacts must be gone.
+
+        Raises:
+            JobMissing: There is no such job.
+            InvalidState: It has not ended.
+        """
+        self._delete("delete", job_id)
+
+    def _delete(self, script: str, job_id: str) -> None:
+        answer = self._scripts.run(script, job_id)
         if answer == "missing":
             raise JobMissing(f"there is no job {job_id}")
         if answer == "invalid" and (record := self.get(job_id)):

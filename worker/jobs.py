@@ -1,13 +1,18 @@
 """What a job is: its states, the request that makes it, the spec that the artifact store keeps, the live record."""
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import Field
 
 from clr.config import StrictModel, TrainingConfig
+
+IDEMPOTENCY_SECONDS = 86_400
+"""How long a repeated submission is recognised."""
 
 
 class JobStatus(StrEnum):
@@ -137,6 +142,18 @@ class JobSpec(StrictModel):
     num_cycles: int
     epochs: float
     steps_per_epoch: int
+    idempotency_key_sha256: str | None = Field(None, description="Hash of the Idempotency-Key that it was submitted with.")
+    body_sha256: str = Field("", description="Hash of the request's body.")
+
+    def record_fields(self) -> dict[str, str]:
+        """The fields of the live record that never change, and those of a job that has not begun."""
+        documents = {"name": self.name, "metadata": self.metadata, "progress": self.initial_progress()}
+        return {
+            "id": self.id,
+            **{name: orjson.dumps(document).decode() for name, document in documents.items()},
+            "config": self.config.model_dump_json(),
+            "created_at": self.created_at,
+        }
 
     def initial_progress(self) -> dict[str, Any]:
         """The progress of a job that has not begun."""
@@ -196,6 +213,11 @@ class JobRecord:
     stop_reason: str | None = None
     requested_action: Action | None = None
     transitions: list[dict[str, Any]] = field(default_factory=list)
+
+
+def key_sha256(idempotency_key: str) -> str:
+    """The form in which Idempotency-Keys are kept: of one length, and in no file as it was sent."""
+    return hashlib.sha256(idempotency_key.encode()).hexdigest()
 
 
 def rfc3339(unix_ms: int) -> str:

@@ -18,7 +18,7 @@ EXIT_DRAINED = 75
 EXIT_FAILED = 1
 """Exit status of a trainer that sent ``Failed``."""
 
-Row = Sequence[int | float]
+Row = Sequence[int | float | None]
 """One row of the history: step, epoch, cycle, learning_rate, train_loss."""
 
 
@@ -114,6 +114,14 @@ class HistoryRows(Line):
     rows: Sequence[Row]
 
 
+class RolledBack(Line):
+    """The run had diverged and repeats a cycle with lower rates."""
+
+    type: Literal["rolled_back"] = "rolled_back"
+    message: str
+    rows: Sequence[Row]  # the history up to the start of the cycle
+
+
 class SnapshotStaged(Line):
     """A snapshot lies ready. ``ensemble_*`` are the metrics of the mean over all members up to this one."""
 
@@ -158,7 +166,17 @@ class Failed(Line):
 
 
 Message = Annotated[
-    Ready | Started | FirstStep | PhaseEntered | Progress | HistoryRows | SnapshotStaged | CheckpointStaged | Finished | Failed,
+    Ready
+    | Started
+    | FirstStep
+    | PhaseEntered
+    | Progress
+    | HistoryRows
+    | RolledBack
+    | SnapshotStaged
+    | CheckpointStaged
+    | Finished
+    | Failed,
     Field(discriminator="type"),
 ]
 

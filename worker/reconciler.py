@@ -10,18 +10,22 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from worker.artifacts import AlreadyExists, ArtifactError, ArtifactStore
-from worker.job_store import JobStore, StoreUnavailable
-from worker.jobs import JobRecord
+from worker.deletion import delete_job
+from worker.job_store import JobMissing, JobStore, StoreUnavailable
+from worker.rebuild import rebuild, remove_half_deleted
 from worker.records import result_key, write_document
+from worker.results import result_of
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 PASS_SECONDS = 5.0
 LEADER_SECONDS = 15.0
+REBUILD_LEADER_SECONDS = 60.0
+"""The leader's lease while it reads jobs back, longer than any part of that during which it is not renewed."""
+
 UNANNOUNCED_SECONDS = 10.0
 """Age at which a queued job's message must have been sent."""
 
@@ -54,17 +58,23 @@ def run_reconciler(store: JobStore, artifacts: ArtifactStore, publish: Publish, 
     leases_trusted_at = time.monotonic() + grace_seconds
     next_sweep = time.monotonic() + SWEEP_SECONDS
     last_pass = time.time()
+
+    def may_go_on() -> bool:
+        return not stop.is_set() and store.acquire_leader(name, int(REBUILD_LEADER_SECONDS * 1000))
+
     while not stop.is_set():
         if time.time() - last_pass > 2 * LEADER_SECONDS:  # monotonic clocks don't see a machine sleep
             leases_trusted_at = time.monotonic() + grace_seconds
         last_pass = time.time()
         try:
             if store.acquire_leader(name, int(LEADER_SECONDS * 1000)):
+                rebuild(store, artifacts, may_go_on=may_go_on)
                 trust_leases = time.monotonic() >= leases_trusted_at
                 reconcile_once(store, artifacts, publish, max_crashes=settings.max_crashes, trust_leases=trust_leases)
                 if time.monotonic() >= next_sweep:
                     next_sweep = time.monotonic() + SWEEP_SECONDS
                     artifacts.remove_drafts(older_than_seconds=DRAFT_SECONDS)
+                    remove_half_deleted(artifacts)
         except StoreUnavailable as error:
             logger.warning("could not reconcile: %s", error)
             leases_trusted_at = time.monotonic() + grace_seconds
@@ -103,11 +113,22 @@ def reconcile_once(
             publish(job_id)
         elif outcome != "held":
             ended.append(job_id)
+    _finish_deletions(store, artifacts)
     republished = store.unannounced(int(unannounced_seconds * 1000))
     for job_id in republished:
         logger.warning("job %s: its message was lost, it was sent again", job_id)
         publish(job_id)
     return Pass(requeued, ended, republished, _file_results(store, artifacts), store.forget_dead_workers())
+
+
+def _finish_deletions(store: JobStore, artifacts: ArtifactStore) -> None:
+    """Goes on where a process died, or the artifact store was away, in the middle of a deletion."""
+    for job_id in store.deleting():
+        try:
+            with suppress(JobMissing):  # who began it has finished it
+                delete_job(store, artifacts, job_id)
+        except ArtifactError as error:
+            logger.warning("job %s: it could not be deleted yet: %s", job_id, error)
 
 
 def _file_results(store: JobStore, artifacts: ArtifactStore) -> list[str]:
@@ -121,26 +142,12 @@ def _file_results(store: JobStore, artifacts: ArtifactStore) -> list[str]:
             record = store.get(job_id)
             if record is not None and not artifacts.exists(result_key(job_id)):
                 with suppress(AlreadyExists):  # its supervisor was faster
-                    write_document(artifacts, result_key(job_id), _result(store, record))
+                    write_document(artifacts, result_key(job_id), result_of(store, record))
                     filed.append(job_id)
+                if store.get(job_id) is None or job_id in store.deleting():  # its deletion may not have seen the result
+                    artifacts.delete(result_key(job_id))
         except ArtifactError as error:
             logger.warning("job %s: its result could not be stored yet: %s", job_id, error)
         else:
             store.mark_filed(job_id)
     return filed
-
-
-def _result(store: JobStore, record: JobRecord) -> dict[str, Any]:
-    """What came of a job, from what Redis knows, in the form that supervisors store."""
-    snapshots = store.snapshots(record.id)
-    metrics = store.metrics(record.id)
-    return {
-        "status": record.status,
-        "stop_reason": record.stop_reason,
-        "error": record.error,
-        "finished_at": record.finished_at,
-        "snapshots": [{"cycle": each["cycle"], "snapshot_id": each["id"], "metrics": each["metrics"]} for each in snapshots],
-        "ensemble": [each["ensemble"] for each in snapshots if each.get("ensemble")],
-        "history": {"columns": metrics.columns, "rows": metrics.rows},
-        "config": record.config,
-    }

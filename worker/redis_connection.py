@@ -15,8 +15,8 @@ CONNECT_SECONDS = 1.0
 REPLY_SECONDS = 2.0
 """A call fails after this time, so that an API request fails within six seconds in total."""
 
-_AWAY = ("LOADING", "MISCONF", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "NOAUTH", "WRONGPASS", "NOPERM")
-"""Answers of a server that is there but doesn't serve us."""
+_AWAY = ("LOADING", "MISCONF", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "NOAUTH", "WRONGPASS", "NOPERM", "INCOMPLETE")
+"""Answers of a server that is there but doesn't serve us; the last one is our scripts', of a database that has lost its jobs."""
 
 
 class JobStoreError(Exception):

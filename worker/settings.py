@@ -5,15 +5,18 @@ Code below the process entry points takes the values it needs, not this object.
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SNAPCYCLE_"
+NO_REDIS = "no Redis server is configured: set SNAPCYCLE_REDIS_URL, or use `snapcycle up`, which starts its own"
 MIB = 2**20
 GIB = 2**30
 
@@ -24,14 +27,25 @@ def default_data_dir() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "snapcycle"
 
 
+def _device(text: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
+        raise PydanticCustomError("device", "must be auto, cpu, cuda, or cuda: and the number of a GPU, such as cuda:0")
+    return text
+
+
+def _redis_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise PydanticCustomError("redis_url", "must begin with redis://, rediss:// or unix://, such as redis://localhost:6379/0")
+    return text
+
+
 class Settings(BaseSettings):
     """Settings of the API, the workers and the embedded server."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
-    redis_url: str | None = Field(
+    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
         None,
-        pattern=r"^(redis|rediss|unix)://",
         description="Redis or Valkey server: redis://, rediss:// or unix://. Empty: `snapcycle up` starts its own.",
     )
     artifacts: str | None = Field(None, description="Artifact store: a directory or s3://bucket/prefix. Empty: DATA_DIR/artifacts.")
@@ -52,9 +66,18 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(GIB, ge=1024, le=2**44, description="Largest dataset upload, in bytes.")
     max_json_bytes: int = Field(MIB, ge=1024, le=GIB, description="Largest JSON request body outside predictions, in bytes.")
     max_predict_bytes: int = Field(64 * MIB, ge=1024, le=2**40, description="Largest body of a prediction, in bytes.")
+    max_dataset_bytes: int | None = Field(
+        None,
+        ge=1024,
+        le=2**44,
+        description="Largest arrays or encoded table that an upload may unpack to, in bytes. Empty: MAX_UPLOAD_BYTES.",
+    )
     max_predict_rows: int = Field(100_000, ge=1, le=10**8, description="Most rows in one prediction.")
+    max_predict_values: int = Field(
+        10_000_000, ge=1000, le=10**10, description="Most numbers in one prediction: rows x classes, and x members with members=true."
+    )
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where a worker trains: auto, cpu, cuda or cuda:0.")
+    device: Annotated[str, AfterValidator(_device)] = Field("auto", description="Where a worker trains: auto, cpu, cuda or cuda:0.")
     lease_seconds: float = Field(30.0, ge=1, le=3600, description="How long a silent worker keeps its job, in seconds.")
     beat_seconds: float = Field(5.0, ge=0.1, le=600, description="How often a worker renews its lease, in seconds.")
     checkpoint_seconds: float = Field(30.0, ge=0.1, le=86_400, description="Longest training time between two checkpoints, in seconds.")
@@ -78,6 +101,11 @@ class Settings(BaseSettings):
         return self.artifacts or str(self.data_dir / "artifacts")
 
     @property
+    def dataset_bytes(self) -> int:
+        """The limit in use for what an upload unpacks to."""
+        return self.max_dataset_bytes or self.max_upload_bytes
+
+    @property
     def staging_dir(self) -> Path:
         """The scratch directory in use."""
         return self.scratch_dir or self.data_dir / "scratch"
@@ -96,12 +124,22 @@ def unknown_settings(environ: Mapping[str, str]) -> list[str]:
     return sentences
 
 
+def required_redis_url(settings: Settings) -> str:
+    """The configured server.
+
+    Raises:
+        ValueError: None is configured.
+    """
+    if settings.redis_url is None:
+        raise ValueError(NO_REDIS)
+    return settings.redis_url
+
+
 def broker_url(settings: Settings) -> str:
     """The server in Celery's notation: ``unix:///path?db=0`` is ``redis+socket:///path?virtual_host=0`` there."""
-    if settings.redis_url is None:
-        raise ValueError("no Redis server is configured: set SNAPCYCLE_REDIS_URL, or use `snapcycle up`, which starts its own")
-    parts = urlsplit(settings.redis_url)
+    url = required_redis_url(settings)
+    parts = urlsplit(url)
     if parts.scheme != "unix":
-        return settings.redis_url
+        return url
     query = urlencode([("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(parts.query)])
     return f"redis+socket://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")

@@ -35,6 +35,7 @@ from worker.protocol import (
     PhaseEntered,
     Progress,
     Ready,
+    RolledBack,
     SnapshotStaged,
     Started,
     StopRequest,
@@ -178,8 +179,11 @@ class _Supervision:
         if _now() - self._beat_at >= self._bench.beat_seconds:
             self._attempt.check_ours()
             self._beat_at = _now()
+        requested = self._bench.store.requested_action(self._job_id)
+        if requested == Action.CANCEL:  # even where what is owed cannot be paid
+            self._obey(requested)
         self._pay()
-        self._obey(self._bench.store.requested_action(self._job_id))
+        self._obey(requested)
         self._attempt.report_news(is_stopping=self._requested is not None)
         return self._end(self._exit.status) if self._exit else None
 
@@ -214,6 +218,9 @@ class _Supervision:
                 self._attempt.note_progress(message)
             case HistoryRows():
                 self._attempt.note_rows(list(message.rows))
+            case RolledBack():
+                self._attempt.note_rollback(message)
+                self._owed.append(partial(self._attempt.report_rollback, message.message))
             case SnapshotStaged():
                 self._owed.append(partial(self._attempt.commit_snapshot, message, self._trainer.directory))
             case CheckpointStaged():
@@ -277,7 +284,8 @@ class _Supervision:
         logger.info("job %s: %s was asked for", self._job_id, action)
         match action:
             case Action.CANCEL:
-                self._trainer.kill()  # a cancelled job owes nothing
+                self._trainer.kill()
+                self._owed.clear()  # a cancelled job owes nothing
             case Action.STOP_NOW:
                 self._trainer.send(StopRequest(when="now"))
             case Action.STOP_CYCLE_END:

@@ -25,7 +25,9 @@ import torch
 from clr.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from clr.config import TrainingConfig
 from clr.datasets import Dataset, load_dataset
+from clr.errors import DivergedError
 from clr.history import History
+from clr.runs import MAX_ROLLBACKS, Rollback
 from clr.snapshots import save_outputs, save_snapshot
 from clr.training import CycleEnd, Plan, StepReport, resolve, run_plan, train
 from worker.protocol import (
@@ -39,13 +41,14 @@ from worker.protocol import (
     PhaseEntered,
     Progress,
     Ready,
+    RolledBack,
     SnapshotStaged,
     StagedFile,
     Started,
     StopRequest,
     TrainerJob,
 )
-from worker.trainer_failures import DivergenceError, failure_of
+from worker.trainer_failures import failure_of
 
 PROGRESS_SECONDS = 0.25
 """Shortest time between two progress messages; each costs the job store a synced write."""
@@ -146,6 +149,9 @@ class _Run:
                 case CycleEnd():
                     self._stage_snapshot(event)
                     is_due = True
+                case Rollback():
+                    reporter.roll_back(event)
+                    continue
             if is_due or requests.drain or requests.stop:
                 reporter.flush_rows()
             if is_due or requests.drain:
@@ -167,7 +173,7 @@ class _Run:
         snapshot = end.snapshot
         validation, test = snapshot.metrics["validation"], snapshot.metrics["test"]
         if not all(math.isfinite(value) for value in (*validation.values(), *test.values())):
-            raise DivergenceError(f"the snapshot of cycle {snapshot.cycle} (step {snapshot.step}) predicts no finite numbers")
+            raise DivergedError(f"the snapshot of cycle {snapshot.cycle} (step {snapshot.step}) predicts no finite numbers: lower max_lr")
         weights = _staged(f"snapshot-{snapshot.cycle}.safetensors", partial(save_snapshot, snapshot))
         outputs = _staged(f"outputs-{snapshot.cycle}.safetensors", partial(save_outputs, snapshot))
         self._send(
@@ -209,7 +215,7 @@ class _Reporter:
         self._num_rows = 0
 
     def report(self, report: StepReport) -> None:
-        """Takes one step in; raises ``DivergenceError`` where a loss that is read is not finite."""
+        """Takes one step in."""
         self._history.record(report)
         self._num_steps += 1
         self._num_rows += report.num_rows
@@ -218,20 +224,26 @@ class _Reporter:
         if report.step == self._plan.schedule.num_steps or time.monotonic() - self._told_at >= PROGRESS_SECONDS:
             self._tell_progress(report)
 
+    def roll_back(self, rollback: Rollback) -> None:
+        """Takes back what was said of the steps that are repeated."""
+        self._history.rewind(rollback.step)
+        message = (
+            f"the loss was no finite number at step {rollback.diverged_at}: cycle {rollback.cycle} begins again at step {rollback.step}, "
+            f"at {rollback.peak_scale:g} of its rates ({rollback.attempt} of {MAX_ROLLBACKS} tries); a lower max_lr avoids this"
+        )
+        self._send(RolledBack(message=message, rows=self._history.rows))
+
     def flush_rows(self) -> None:
         """Hands over the rows that the history has gained."""
-        rows = self._history.new_rows()
-        if not rows:
-            return
-        for step, *_, train_loss in rows:
-            _check_finite(train_loss, int(step))
-        self._send(HistoryRows(rows=rows))
+        if rows := self._history.new_rows():
+            self._send(HistoryRows(rows=rows))
 
     def _tell_progress(self, report: StepReport) -> None:
         self.flush_rows()
         train_loss = report.loss.item()  # waits for the device: the reason why progress is throttled
-        _check_finite(train_loss, report.step)
         self._told_at = time.monotonic()
+        if not math.isfinite(train_loss):
+            return  # the run is about to be rolled back
         elapsed = max(self._told_at - self._began_at, 1e-9)
         schedule = self._plan.schedule
         self._send(
@@ -248,11 +260,6 @@ class _Reporter:
                 eta_seconds=(schedule.num_steps - report.step) * elapsed / self._num_steps,
             )
         )
-
-
-def _check_finite(train_loss: float, step: int) -> None:
-    if not math.isfinite(train_loss):
-        raise DivergenceError(f"the training loss is {train_loss} at step {step}")
 
 
 def _staged(name: str, save: Callable[[Path], str]) -> StagedFile:

@@ -4,20 +4,16 @@ import errno
 
 import torch
 
-from clr.errors import DatasetError, ModelError
+from clr.errors import DatasetError, DivergedError, ModelError
 from clr.schedules import ScheduleError
 from worker.protocol import Failed
-
-
-class DivergenceError(Exception):
-    """The loss is no finite number any more."""
 
 
 def failure_of(error: Exception) -> Failed:
     """Puts an exception into the category that tells the user what to do."""
     match error:
-        case DivergenceError():
-            return Failed(category="diverged", message=f"{error}: the run has diverged", suggestion="lower max_lr, for example to a tenth")
+        case DivergedError():
+            return Failed(category="diverged", message=str(error), suggestion="lower max_lr, for example to a tenth")
         case DatasetError():
             return Failed(category="data", message=str(error), suggestion="correct the data and upload them as a new dataset")
         case ModelError() | ScheduleError():

@@ -18,7 +18,7 @@ from service.errors import Problem, invalid_field
 from service.idempotency import IdempotencyKey, Made, body_hash, once
 from service.json_bodies import decode_json, json_document, validated
 from service.openapi import media
-from service.request_schemas import BuiltinDatasetRequest, PageQuery, UploadFields
+from service.request_schemas import BuiltinDatasetRequest, DatasetQuery, UploadFields
 from service.schemas import Dataset, DatasetPage, DatasetPreview
 from service.uploads import Upload, receive_upload, uploads_directory
 from service.validation import shown, similar
@@ -106,12 +106,13 @@ def _make(request: DatasetRequest, services: Services, key: str | None) -> tuple
         body_hash(described),
         make=make,
         discard=lambda dataset_id: delete_dataset(services.artifacts, dataset_id),
+        exists=lambda dataset_id: get_dataset(services.artifacts, dataset_id) is not None,
     )
     return made, dataset_document(_existing(services, made.id))
 
 
 @router.get("", summary="List datasets")
-def list_all(query: Annotated[PageQuery, Query()], services: ServicesDep) -> DatasetPage:
+def list_all(query: Annotated[DatasetQuery, Query()], services: ServicesDep) -> DatasetPage:
     """Datasets, the newest first."""
     page = list_datasets(services.artifacts, after=query.after, limit=query.limit, order=query.order)
     data = [dataset_document(manifest) for manifest in page.datasets]
@@ -187,8 +188,8 @@ def _load(content: Upload | BuiltinDatasetRequest, fields: UploadFields, service
         return load_builtin(name, fashion_mnist_dir=services.settings.fashion_mnist_dir)
     if content.path.suffix == ".csv":
         assert fields.target is not None, "checked with the fields"
-        return load_csv(content.path, target=fields.target, task=fields.task)
-    return load_npz(content.path, task=fields.task)
+        return load_csv(content.path, target=fields.target, task=fields.task, max_bytes=services.settings.dataset_bytes)
+    return load_npz(content.path, task=fields.task, max_bytes=services.settings.dataset_bytes)
 
 
 def _source(content: Upload, fields: UploadFields) -> Json:

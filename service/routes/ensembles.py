@@ -1,22 +1,25 @@
 """Ensembles and their predictions."""
 
+import math
 import time
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 
 from clr.ensemble import Ensemble as LoadedEnsemble
-from service.dependencies import Services, ServicesDep, StoreDep
+from service.dependencies import ServicesDep, StoreDep
 from service.documents import chosen_ensemble_document, job_ensemble_document
 from service.ensembles import Members, unknown_ensemble
-from service.errors import Problem, invalid, to_json
+from service.errors import Problem, invalid
 from service.idempotency import IdempotencyKey, body_hash, once
 from service.json_bodies import json_document, validated
 from service.media import JSON, NPY, OCTETS, negotiated
 from service.openapi import json_body
 from service.prediction_bodies import decode_inputs
-from service.predictions import prediction_array, prediction_document
+from service.predictions import prediction_array, prediction_json
 from service.request_schemas import EnsembleRequest, PredictQuery
 from service.schemas import Ensemble, Prediction
 from service.validation import FieldError, shown
@@ -24,6 +27,7 @@ from worker.ids import is_id, job_id_of_ensemble, new_id
 from worker.job_store import JobStore
 from worker.jobs import now_rfc3339
 from worker.records import ensemble_key, write_document
+from worker.settings import Settings
 
 router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"])
 
@@ -145,24 +149,40 @@ async def predict(ensemble_id: str, request: Request, query: Annotated[PredictQu
             members = services.ensembles.find(ensemble_id, query.version)
             ensemble = services.predictor.load(members)
             inputs = decode_inputs(body, request.headers, ensemble.columns)
-            _check_rows(inputs, services)
+            _check_size(inputs, ensemble, query, services.settings)
             return members, ensemble, inputs
 
         members, ensemble, inputs = await run_in_threadpool(prepare)
-        timed = await services.predictor.predict(ensemble, inputs)
-    if media_type == NPY:
-        content = prediction_array(timed)
+        timed = await services.predictor.predict(ensemble, inputs, with_members=query.members)
+        if media_type == NPY:
+            pieces = [await run_in_threadpool(prediction_array, timed)]
+        else:
+            pieces = await run_in_threadpool(prediction_json, members, ensemble, timed, query, begun=begun)
+    headers = {"X-Ensemble": f"{members.ensemble_id}@{members.version}", "Content-Length": str(sum(map(len, pieces)))}
+    return StreamingResponse(_each(pieces), media_type=media_type, headers=headers)
+
+
+async def _each(pieces: list[bytes]) -> AsyncIterator[bytes]:
+    """One after the other: to copy a large answer into one would hold up every other request."""
+    for piece in pieces:
+        yield piece
+
+
+def _check_size(inputs: Any, ensemble: LoadedEnsemble, query: PredictQuery, settings: Settings) -> None:
+    """Refuses what would take too much memory to answer; inputs without rows are refused later."""
+    rows, limit = len(inputs) if inputs.ndim else 0, settings.max_predict_values
+    factors = {"rows": rows, "classes": len(ensemble.class_names) or 1, "members": ensemble.num_members if query.members else 1}
+    values = math.prod(factors.values())
+    rows_allowed = min(settings.max_predict_rows, limit * rows // max(values, 1))
+    if rows > settings.max_predict_rows:
+        detail = f"a prediction may have at most {settings.max_predict_rows} rows, got {rows}"
+    elif values > limit:
+        product = " x ".join(f"{count} {name}" for name, count in factors.items() if name != "members" or query.members)
+        detail = f"a prediction may carry at most {limit} numbers, got {product} = {values}"
     else:
-        content = to_json(prediction_document(members, ensemble, timed, query, time.perf_counter() - begun))
-    return Response(content, media_type=media_type, headers={"X-Ensemble": f"{members.ensemble_id}@{members.version}"})
-
-
-def _check_rows(inputs: Any, services: Services) -> None:
-    limit = services.settings.max_predict_rows
-    if inputs.ndim and len(inputs) > limit:
-        raise Problem(
-            "too_large", f"a prediction may have at most {limit} rows, got {len(inputs)}: send them in parts", extra={"limit_rows": limit}
-        )
+        return
+    remedy = f"send at most {rows_allowed} rows at a time" + (", or leave out members=true" if query.members else "")
+    raise Problem("too_large", f"{detail}: {remedy}", extra={"limit_rows": rows_allowed, "limit_values": limit})
 
 
 def _chosen_snapshots(store: JobStore, members: tuple[str, ...]) -> tuple[dict[str, Any], ...]:

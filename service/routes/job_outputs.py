@@ -1,5 +1,6 @@
 """What a job says and leaves: events, training curve, result, snapshots."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -9,16 +10,19 @@ from fastapi.responses import StreamingResponse
 from service.curves import thin_out
 from service.dependencies import ServicesDep, StoreDep
 from service.documents import list_bounds, snapshot_document
-from service.errors import Problem, to_json
+from service.errors import Problem, invalid_field, to_json
 from service.events import as_jsonl, as_sse, event_document, follow
 from service.media import JSON, JSONL, SSE, negotiated
 from service.openapi import reference
-from service.request_schemas import EventQuery, MetricsQuery
+from service.request_schemas import EventQuery, MetricsQuery, SnapshotQuery
 from service.routes.jobs import existing_job
 from service.schemas import Event as EventDocument
 from service.schemas import EventPage, Metrics, Result, SnapshotPage
+from service.validation import shown
+from worker.ids import parse_snapshot_id
 from worker.job_store import Event
 from worker.records import read_document, result_key
+from worker.results import result_of
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
@@ -45,16 +49,14 @@ async def events(
     request: Request,
     query: Annotated[EventQuery, Query()],
     services: ServicesDep,
-    last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,15}$", description="Where a stream goes on.")
-    ] = None,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="Where a stream goes on.")] = None,
 ) -> Response:
     """By Accept: a page (application/json), or all events live (text/event-stream, application/jsonl) until the job has ended.
 
     Sequence numbers have no gaps; a stream that is resumed by Last-Event-ID loses and repeats nothing.
     """
     media_type = negotiated(request.headers.get("accept"), (JSON, SSE, JSONL))
-    after = int(last_event_id) if last_event_id is not None else query.after
+    after = query.after if last_event_id is None else _sequence_number(last_event_id)
     types = query.types.split(",") if query.types else None
     store = services.store
 
@@ -79,6 +81,16 @@ async def events(
     live = follow(services.hub, store, job_id, after)
     body = as_sse(live, is_wanted) if media_type == SSE else as_jsonl(live, is_wanted)
     return StreamingResponse(body, media_type=media_type, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+
+
+def _sequence_number(last_event_id: str) -> int:
+    if re.fullmatch(r"[0-9]{1,15}", last_event_id) is None:
+        raise invalid_field(
+            f"must be the id of the last event that arrived, a whole number of at most 15 digits, got {shown(last_event_id)}",
+            parameter="Last-Event-ID",
+            hint="leave it out to begin with the first event",
+        )
+    return int(last_event_id)
 
 
 @router.get("/metrics", summary="Get the training curve")
@@ -109,15 +121,7 @@ def result(job_id: str, services: ServicesDep, store: StoreDep) -> Result:
     if not record.status.is_terminal:
         raise Problem("not_ready", f"{job_id} is {record.status}: the result comes with its end", extra={"job_status": record.status})
     ended = {"status": record.status, "stop_reason": record.stop_reason, "error": record.error, "finished_at": record.finished_at}
-    stored = read_document(services.artifacts, result_key(job_id))
-    if stored is None:  # it ended without a worker: cancelled while it waited, or lost too often
-        found = store.metrics(job_id)
-        snapshots = [
-            {"cycle": snapshot["cycle"], "snapshot_id": snapshot["id"], "metrics": snapshot["metrics"]}
-            for snapshot in store.snapshots(job_id)
-        ]
-        history = {"columns": list(found.columns), "rows": found.rows}
-        stored = {"snapshots": snapshots, "ensemble": [], "history": history, "config": record.config}
+    stored = read_document(services.artifacts, result_key(job_id)) or result_of(store, record)  # the reconciler stores it soon
     return Result(
         job_id=job_id,
         kind=record.kind,
@@ -127,8 +131,12 @@ def result(job_id: str, services: ServicesDep, store: StoreDep) -> Result:
 
 
 @router.get("/snapshots", summary="List a job's snapshots")
-def snapshots(job_id: str, store: StoreDep) -> SnapshotPage:
-    """The snapshots so far, in cycle order; always all of them."""
+def snapshots(job_id: str, query: Annotated[SnapshotQuery, Query()], store: StoreDep) -> SnapshotPage:
+    """The snapshots so far, in cycle order."""
     existing_job(store, job_id)
-    data = [snapshot_document(manifest) for manifest in store.snapshots(job_id)]
-    return SnapshotPage(data=data, has_more=False, **list_bounds(snapshot.id for snapshot in data))
+    after_job, after_cycle = (parse_snapshot_id(query.after) if query.after else None) or (job_id, -1)
+    if after_job != job_id:
+        raise invalid_field(f"must be a snapshot of {job_id}, got one of {after_job}", parameter="after")
+    found = [manifest for manifest in store.snapshots(job_id) if manifest["cycle"] > after_cycle]
+    data = [snapshot_document(manifest) for manifest in found[: query.limit]]
+    return SnapshotPage(data=data, has_more=len(found) > query.limit, **list_bounds(snapshot.id for snapshot in data))

@@ -14,11 +14,11 @@ from service.openapi import json_body
 from service.request_schemas import JobQuery, NoFields, StopRequest, SubmitQuery
 from service.routes.schedules import curve
 from service.schemas import DryRun, Job, JobPage
-from service.submission import check_job, estimate, submit_job, warnings
+from service.submission import check_job, estimate, notes, submit_job, warnings
+from worker.deletion import delete_job
 from worker.ids import is_id
 from worker.job_store import JobStore
 from worker.jobs import Action, JobRecord, TrainJobRequest
-from worker.records import job_prefix
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -60,8 +60,9 @@ def submit(
     if query.dry_run:
         checked = check_job(services, validated(TrainJobRequest, document))
         dry_run = DryRun(
-            config=checked.request.training_config().model_dump(mode="json"),
+            config=checked.config.model_dump(mode="json"),
             warnings=warnings(checked),
+            notes=notes(checked),
             estimate=estimate(checked.plan),
             schedule=curve(checked.plan.schedule, max_points=DRY_RUN_POINTS),
         )
@@ -93,8 +94,7 @@ def get_one(job_id: str, store: StoreDep) -> Job:
 def delete(job_id: str, services: ServicesDep, store: StoreDep) -> None:
     """Removes a job that has ended, with its snapshots. Ensembles of those snapshots stop working."""
     existing_job(store, job_id)
-    store.delete(job_id)
-    services.artifacts.delete_prefix(job_prefix(job_id))
+    delete_job(store, services.artifacts, job_id)
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", openapi_extra=json_body(NoFields, {}, required=False))

@@ -13,8 +13,8 @@ from clr.datasets import Dataset
 from clr.errors import CheckpointError
 from clr.history import History
 from clr.snapshots import save_snapshot
-from clr.training import CycleEnd, StepReport, run_plan, train
-from tests.clr.tiny import make_config, make_images, make_table
+from clr.training import CycleEnd, StepReport, run_plan
+from tests.clr.tiny import make_config, make_images, make_table, steady
 
 SHORT = {"type": "warm_restarts", "cycles": 2, "epochs": 2}
 
@@ -30,6 +30,7 @@ CASES = {
     "mlp with dropout": Case(make_table(), {"model": {"architecture": "mlp", "params": {"hidden": [6, 5], "dropout": 0.3}}}),
     "mlp with adamw": Case(make_table(), {"optimizer": {"type": "adamw"}}),
     "mlp with plain sgd": Case(make_table(), {"optimizer": {"type": "sgd", "momentum": 0.0, "nesterov": False}}),
+    "mlp with accumulation": Case(make_table(), {"batch_size": 3, "accumulation": 3}),
     "mlp in bf16": Case(make_images(), {"precision": "bf16"}),
     "regression": Case(make_table(regression=True), {"model": {"architecture": "mlp", "params": {"hidden": [6], "dropout": 0.1}}}),
     "small_cnn with augmentation": Case(
@@ -59,7 +60,7 @@ def test_resuming_after_any_event_yields_exactly_the_rest(tmp_path: Path, name: 
     undisturbed: list[tuple[object, ...]] = []
     saved: list[Path] = []
     history = History(run_plan(config, case.dataset).schedule.num_steps, max_points=3)
-    for index, event in enumerate(train(config, case.dataset)):
+    for index, event in enumerate(steady(config, case.dataset)):
         undisturbed.append(fingerprint(event, tmp_path))
         if isinstance(event, StepReport):
             history.record(event)
@@ -71,7 +72,7 @@ def test_resuming_after_any_event_yields_exactly_the_rest(tmp_path: Path, name: 
         checkpoint = load_checkpoint(path)
         resumed_history = History.from_state(checkpoint.caller_state)
         rest = []
-        for event in train(config, case.dataset, resume_from=checkpoint):
+        for event in steady(config, case.dataset, resume_from=checkpoint):
             rest.append(fingerprint(event, tmp_path))
             if isinstance(event, StepReport):
                 resumed_history.record(event)
@@ -82,21 +83,21 @@ def test_resuming_after_any_event_yields_exactly_the_rest(tmp_path: Path, name: 
 def test_resumed_run_writes_the_same_later_checkpoints(tmp_path: Path) -> None:
     case = CASES["small_cnn with augmentation"]
     config = make_config(schedule=SHORT, **case.changes)
-    events = train(config, case.dataset)
+    events = steady(config, case.dataset)
     checkpoints = [save_checkpoint(event.checkpoint(), tmp_path / f"{index}") for index, event in enumerate(events)]
-    resumed = train(config, case.dataset, resume_from=load_checkpoint(tmp_path / "2"))
+    resumed = steady(config, case.dataset, resume_from=load_checkpoint(tmp_path / "2"))
     assert [save_checkpoint(event.checkpoint(), tmp_path / "x") for event in resumed] == checkpoints[3:]
 
 
 def checkpoint_after(num_events: int, **changes: Any) -> Checkpoint:
-    events = train(make_config(**changes), make_table())
+    events = steady(make_config(**changes), make_table())
     for _ in range(num_events):
         event = next(events)
     return event.checkpoint()
 
 
 def test_checkpoint_is_a_copy_that_training_leaves_alone() -> None:
-    events = train(make_config(), make_table())
+    events = steady(make_config(), make_table())
     checkpoint = next(events).checkpoint()
     before = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
     list(events)
@@ -117,12 +118,12 @@ def test_resolved_config_stands_for_the_one_with_auto() -> None:
     checkpoint = checkpoint_after(1)
     assert checkpoint.state["config"]["precision"] == "fp32"
     for precision in ("auto", "fp32"):
-        assert isinstance(next(train(make_config(precision=precision), make_table(), resume_from=checkpoint)), StepReport)
+        assert isinstance(next(steady(make_config(precision=precision), make_table(), resume_from=checkpoint)), StepReport)
 
 
 def test_resumed_run_keeps_what_auto_meant_where_it_started() -> None:
     checkpoint = checkpoint_after(1, precision="bf16")
-    events = train(make_config(precision="auto"), make_table(), resume_from=checkpoint)
+    events = steady(make_config(precision="auto"), make_table(), resume_from=checkpoint)
     ends = [event for event in events if isinstance(event, CycleEnd)]
     assert ends[0].snapshot.config.precision == "bf16"
 
@@ -138,7 +139,7 @@ def test_resumed_run_keeps_what_auto_meant_where_it_started() -> None:
 )
 def test_checkpoint_of_another_run_is_refused(changes: dict[str, Any], dataset: Dataset, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        next(train(make_config(**changes), dataset, resume_from=checkpoint_after(1)))
+        next(steady(make_config(**changes), dataset, resume_from=checkpoint_after(1)))
 
 
 @pytest.mark.parametrize("lost", ["model.1.weight", "optimizer.0.momentum_buffer", "sums.test"])
@@ -146,12 +147,12 @@ def test_checkpoint_that_lacks_a_tensor_is_refused(lost: str) -> None:
     checkpoint = checkpoint_after(1)
     del checkpoint.tensors[lost]
     with pytest.raises(CheckpointError, match="tensors don't fit the run"):
-        next(train(make_config(), make_table(), resume_from=checkpoint))
+        next(steady(make_config(), make_table(), resume_from=checkpoint))
 
 
 def test_step_beyond_the_run_is_refused() -> None:
     with pytest.raises(CheckpointError, match="step must be in 1 … 16, got 17"):
-        next(train(make_config(), make_table(), resume_from=replace(checkpoint_after(1), step=17)))
+        next(steady(make_config(), make_table(), resume_from=replace(checkpoint_after(1), step=17)))
 
 
 def test_damaged_file_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clr import csv_files
 from clr.csv_files import Table, read_csv
 from clr.errors import DatasetError
 from clr.tables import Column
@@ -18,10 +17,10 @@ Read = Callable[..., Table]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    def read(text: str | bytes, target: str = "species") -> Table:
+    def read(text: str | bytes, target: str = "species", **limits: int) -> Table:
         path = tmp_path / "data.csv"
         path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return read_csv(path, target=target)
+        return read_csv(path, target=target, **limits)
 
     return read
 
@@ -63,7 +62,7 @@ def test_byte_order_mark_carriage_returns_spaces_quotes_and_blank_last_lines_are
         (b"", "the file is empty"),
         (b"a,species\n1,\xff\n", "not a comma-separated UTF-8 table"),
         ("a,species\n1,x\n".encode("utf-16"), "holds a NUL byte"),
-        (b"a,species\n1,x\n2,y,3\n", "found more fields"),
+        (b"a,species\n1,x\n2,y,3\n", "row 2 has 3 cells, but the first line names 2 columns"),
         (b'a,species\n1,"x\n', "not a comma-separated UTF-8 table"),
         (b"species\nx\n", r"column besides the target and at least one row, got 1 column\(s\) and 1 row"),
         (b"a,species\n", r"got 2 column\(s\) and 0 row"),
@@ -71,7 +70,7 @@ def test_byte_order_mark_carriage_returns_spaces_quotes_and_blank_last_lines_are
         (b"a,a,species\n1,2,x\n", "names the column 'a' twice"),
         (b"a,,species\n1,2,x\n", "name of column 2 must have 1 to 200 characters, got 0"),
         (b'a,"b\nc",species\n1,2,x\n', "holds a line break"),
-        (b"a,spicies\n1,x\n", r"columns a, spicies, got 'species' \(did you mean 'spicies'\?\)"),
+        (b"a,spicies\n1,x\n", r"columns a, spicies, got 'species' \(did you mean 'spicies'\?\): name the column"),
         (b"a,species\n1,x\n,y\n", "row 2, column 'a': the cell is missing"),
         (b"a,b,species\n1,2,x\n1\n", "row 2, column 'b': the cell is missing"),
         (b"a,species\n1,x\n2,\n", "row 2, column 'species': the cell is missing"),
@@ -92,7 +91,7 @@ def test_what_cannot_be_used_is_refused_by_name(read: Read, text: bytes | str, m
         read(text)
 
 
-def test_encoded_size_is_bounded_before_it_is_allocated(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_files, "MAX_ENCODED_BYTES", 47)
-    with pytest.raises(DatasetError, match="3 rows of 4 features"):
-        read(FLOWERS)
+def test_encoded_size_is_bounded_before_it_is_allocated(read: Read) -> None:
+    assert read(FLOWERS, max_bytes=48).inputs.nbytes == 48
+    with pytest.raises(DatasetError, match="at most 47 bytes, got 48 for 3 rows of 4 features"):
+        read(FLOWERS, max_bytes=47)

@@ -1,5 +1,7 @@
 """Ensembles: the identities that averaging probabilities must satisfy, and inputs that are refused."""
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -14,6 +16,7 @@ from torch import Tensor
 from clr.datasets import Dataset
 from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction, combine_probabilities, combine_values
 from clr.errors import EnsembleError, InputError
+from clr.inference import BATCH_ROWS
 from clr.metrics import brier_score, classification_metrics, negative_log_likelihood, regression_metrics
 from clr.snapshots import Snapshot, save_snapshot
 from clr.training import CycleEnd, train
@@ -73,6 +76,7 @@ def test_uncertainty_stays_in_its_bounds(drawn: tuple[Tensor, Tensor]) -> None:
 
 def test_uncertainty_by_hand() -> None:
     combined = combine_probabilities(torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]]))
+    assert combined.member_probs_MBC is None
     mixed = -(1 / 3) * np.log(1 / 3) - (2 / 3) * np.log(2 / 3)
     np.testing.assert_allclose(combined.entropy_B.numpy(), [mixed, np.log(2)], rtol=1e-6)
     np.testing.assert_allclose(combined.mutual_information_B.numpy(), [mixed, 0], atol=1e-7)
@@ -84,6 +88,39 @@ def test_spread_of_values_by_hand() -> None:
     combined = combine_values(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
     assert combined.value_B.tolist() == [2.0, 5.0]
     assert combined.std_B.tolist() == [1.0, 0.0]
+
+
+def test_batches_give_what_all_rows_together_give(images: Dataset, snapshots: list[Snapshot]) -> None:
+    rows = images.inputs.repeat(60, 1, 1)[: 2 * BATCH_ROWS + 1]
+    ensemble = Ensemble([snapshots[0], snapshots[1], snapshots[1]])
+    found = ensemble.predict_with_uncertainty(rows, with_members=True)
+    assert isinstance(found, EnsemblePrediction)
+    members_MBC = ensemble.member_probabilities(rows)
+    assert found.member_probs_MBC is not None
+    assert torch.equal(found.member_probs_MBC, members_MBC)
+    exact_MBC = members_MBC.double()
+    entropy_B = torch.special.entr(exact_MBC.mean(0)).sum(1)
+    torch.testing.assert_close(found.probs_BC, members_MBC.mean(0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.entropy_B, entropy_B.float(), atol=1e-6, rtol=0)
+    disagreement_B = entropy_B - torch.special.entr(exact_MBC).sum(2).mean(0)
+    torch.testing.assert_close(found.mutual_information_B, disagreement_B.clamp_min(0).float(), atol=1e-6, rtol=0)
+    assert torch.equal(found.labels_B, members_MBC.mean(0).argmax(1))
+    torch.testing.assert_close(found.agreement_B, (members_MBC.argmax(2) == found.labels_B).float().mean(0))
+
+
+def test_members_probabilities_are_let_go_one_by_one() -> None:
+    earlier: list[weakref.ref[Tensor]] = []
+
+    def members() -> Iterator[Tensor]:
+        for seed in range(4):
+            assert all(one() is None for one in earlier[:-1]), "only the latest may still be in use"
+            probs_BC = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)).softmax(1)
+            earlier.append(weakref.ref(probs_BC))
+            yield probs_BC
+            del probs_BC
+
+    combine_probabilities(members())
+    assert len(earlier) == 4
 
 
 def test_identical_members_give_the_member(images: Dataset, snapshots: list[Snapshot]) -> None:
@@ -107,7 +144,7 @@ def test_mean_of_softmax_from_files_and_from_numpy(tmp_path: Path, images: Datas
     for network, probs_BC in zip((snapshot.build_network(torch.device("cpu")) for snapshot in snapshots), probs_MBC, strict=True):
         x = (images.inputs.float() - snapshots[0].preprocessing.mean) / snapshots[0].preprocessing.std
         torch.testing.assert_close(probs_BC, network(x[:, None]).softmax(1))
-    assert torch.equal(ensemble.predict(images.inputs), probs_MBC.mean(0))
+    torch.testing.assert_close(ensemble.predict(images.inputs), probs_MBC.mean(0), atol=1e-7, rtol=0)
     assert ensemble.predict(images.inputs).dtype == torch.float32
     assert (ensemble.num_members, ensemble.input_shape, ensemble.class_names, ensemble.columns) == (2, (8, 8), ("0", "1", "2"), ())
     assert ensemble.size_bytes == 2 * snapshots[0].size_bytes == 2 * sum(tensor.nbytes for tensor in snapshots[0].tensors.values())

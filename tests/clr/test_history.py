@@ -42,7 +42,7 @@ def test_grid_has_at_most_so_many_points_and_ends_with_the_run(num_steps: int, m
     history = History(num_steps, max_points)
     for report in steps(num_steps):
         history.record(report)
-    positions = [int(row[0]) for row in history.rows]
+    positions = [int(row[0] or 0) for row in history.rows]
     assert len(positions) == min(num_steps, max_points)
     assert positions[-1] == num_steps
     gaps = {after - before for before, after in zip([0, *positions], positions, strict=False)}
@@ -83,9 +83,25 @@ def test_diverged_loss_survives_as_json() -> None:
         history.record(FakeStep(step, torch.tensor(math.nan)))
     state = json.loads(json.dumps(history.state(), allow_nan=False))
     resumed = History.from_state(state)
-    assert math.isnan(resumed.rows[0][-1])
+    assert resumed.rows[0][-1] is None
     resumed.record(FakeStep(4, torch.tensor(1.0)))
-    assert math.isnan(resumed.rows[1][-1])
+    assert resumed.rows[1][-1] is None
+
+
+def test_rewound_history_goes_on_from_the_step_it_went_back_to() -> None:
+    history = History(num_steps=6, max_points=3)
+    reports = steps(6)
+    for report in reports[:5]:
+        history.record(report)
+    history.rewind(2)
+    assert [row[0] for row in history.rows] == [2]
+    assert history.new_rows() == []
+    for report in reports[2:]:
+        history.record(report)
+    undisturbed = History(num_steps=6, max_points=3)
+    for report in reports:
+        undisturbed.record(report)
+    assert history.rows == undisturbed.rows
 
 
 def test_recording_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Small data sets and configs that train within a tenth of a second."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from clr.checkpoints import Checkpoint
 from clr.config import TrainingConfig
 from clr.datasets import Dataset
 from clr.snapshots import Snapshot
-from clr.training import CycleEnd, train
+from clr.training import CycleEnd, Rollback, StepReport, train
 
 
 def make_images(num_rows: int = 36, *, size: int = 8, channels: int | None = None, num_classes: int = 3) -> Dataset:
@@ -39,6 +40,13 @@ def make_config(**changes: Any) -> TrainingConfig:
         **changes,
     }
     return TrainingConfig.model_validate(document)
+
+
+def steady(config: TrainingConfig, dataset: Dataset, resume_from: Checkpoint | None = None) -> Iterator[StepReport | CycleEnd]:
+    """The events of a run that is not expected to diverge."""
+    for event in train(config, dataset, resume_from=resume_from):
+        assert not isinstance(event, Rollback)
+        yield event
 
 
 def snapshots_of(config: TrainingConfig, dataset: Dataset, resume_from: Checkpoint | None = None) -> list[Snapshot]:

@@ -63,12 +63,14 @@ class Up:
         assert "ready at" in line, f"{line}{self.log.read_text()}"
         self.url = line.split()[-1]
 
-    def pid_of(self, part: str) -> int:
-        """The oldest process below that runs ``part``: valkey-server, worker, trainer or api."""
+    def pids_of(self, part: str) -> list[int]:
+        """The processes below that run ``part``: valkey-server, worker, trainer or api."""
         marks = {"valkey-server": "valkey-server", "worker": "service.cli worker", "trainer": "worker.trainer", "api": "service.cli api"}
-        found = [pid for pid, command in descendants(self.process.pid).items() if marks[part] in command]
-        assert found, f"no {part} runs"
-        return min(found, key=started_at)
+        return [pid for pid, command in descendants(self.process.pid).items() if marks[part] in command]
+
+    def pid_of(self, part: str) -> int:
+        """The oldest of them; of the trainers the one that trains, since the others wait for their turn."""
+        return min(self.pids_of(part), key=started_at)
 
     def interrupt(self) -> int:
         """Presses Ctrl-C and waits; returns the exit status."""

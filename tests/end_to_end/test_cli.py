@@ -1,6 +1,7 @@
 """The commands that talk to a running service, as a person and as a program use them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,9 @@ def test_stop_ends_a_job_early_and_keeps_its_snapshots(up: Up) -> None:
         (["train", "missing.csv"], "missing.csv: No such file or directory"),
         (["show", "job_0"], "there is no job"),
         (["predict", "ens_0", "missing.npy"], "missing.npy cannot be read"),
+        (["train", "digits", "--cycles", "auto"], "#/schedule/cycles"),
+        (["train", "digits", "--max-lr", "auto"], "#/schedule/max_lr"),
+        (["train", "digits", "--max-lr", "nan"], "#/schedule/max_lr"),
     ],
 )
 def test_a_refusal_names_what_is_wrong_and_ends_with_status_1(up: Up, arguments: list[str], message: str) -> None:
@@ -141,6 +145,44 @@ def test_a_refusal_names_what_is_wrong_and_ends_with_status_1(up: Up, arguments:
     assert refusal.startswith("error: ")
     assert message in refusal
     assert "Traceback" not in refusal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["datasets", "upload", "digits", "--target", "y"], "--target"),
+        (["datasets", "upload", "digits", "--task", "regression"], "--task"),
+        (["train", "digits", "--target", "y"], "--target"),
+        (["train", "ds_0", "--target", "y"], "--target"),
+        (["train", "digits", "--dry-run", "--follow"], "--follow"),
+        (["predict", "ens_0", "rows.npy", "--output", "out.npy", "--json"], "--json"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(up: Up, arguments: list[str], option: str) -> None:
+    refusal = snapcycle(up, *arguments, status=2)
+    assert f"Invalid value for {option}" in refusal
+    assert "leave it out" in " ".join(refusal.replace("│", "").split()), "the box breaks lines"
+
+
+def test_a_built_in_dataset_can_have_a_name(up: Up) -> None:
+    assert json.loads(snapcycle(up, "datasets", "upload", "digits", "--name", "my digits", "--json"))["name"] == "my digits"
+
+
+def test_a_dry_run_leaves_no_dataset_behind(up: Up, tmp_path: Path) -> None:
+    table = tmp_path / "flowers.csv"
+    table.write_text(IRIS_LIKE)
+    before = snapcycle(up, "datasets", "list", "--json")
+    plan = json.loads(snapcycle(up, "train", str(table), "--target", "species", "--dry-run", "--json"))
+    assert plan["config"]["schedule"]["type"] == "warm_restarts"
+    assert snapcycle(up, "datasets", "list", "--json") == before
+
+
+def test_train_names_every_type_of_schedule(up: Up) -> None:
+    with Client(up.url) as client:
+        types = [schedule["name"] for schedule in client.capabilities()["schedules"]]
+    help_text = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).stdout
+    assert len(types) == 9
+    assert [name for name in types if not re.search(rf"\b{name}\b", help_text)] == []
 
 
 def test_a_service_that_is_not_there_is_named_with_the_remedy() -> None:
@@ -159,6 +201,10 @@ def test_a_misspelt_setting_is_reported_and_a_wrong_one_refused() -> None:
     assert done.returncode == 1
     assert "SNAPCYCLE_PORT" in done.stderr
     assert "123456" in done.stderr
+    done = run_command("worker", "--device", "tpu")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --device: must be auto, cpu, cuda")
+    assert "'tpu'" in done.stderr
 
 
 def test_doctor_reports_on_the_machine_and_the_service(up: Up, tmp_path: Path) -> None:

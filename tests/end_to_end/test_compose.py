@@ -126,8 +126,10 @@ def test_the_api_is_published_for_this_machine_alone() -> None:
     assert "ports" not in SERVICES["valkey"]
 
 
-def test_gpu_workers_start_only_with_the_gpu_profile() -> None:
-    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {"worker-gpu": ["gpu"]}
+def test_only_one_kind_of_worker_starts_and_without_a_profile_it_is_the_cpu_kind() -> None:
+    profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert profiles == {"worker": ["cpu"], "worker-gpu": ["gpu"]}
+    assert "COMPOSE_PROFILES=cpu" in (ROOT / ".env").read_text().splitlines()
 
 
 def test_all_snapcycle_services_share_one_image_and_one_volume() -> None:

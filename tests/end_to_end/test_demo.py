@@ -1,8 +1,12 @@
 """``snapcycle demo`` as a newcomer sees it."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
-from tests.end_to_end.processes import run_command
+from service.cli_output import TERMINATED
+from tests.end_to_end.processes import command_environment, descendants, is_alive, run_command
 
 
 def test_the_demo_trains_predicts_and_shows_every_member_and_the_ensemble() -> None:
@@ -17,6 +21,24 @@ def test_the_demo_trains_predicts_and_shows_every_member_and_the_ensemble() -> N
     assert len(predictions) == 3
     assert float(predictions[0]) < float(predictions[2]), "the least certain stands last"
     assert shown.stderr == ""
+
+
+def test_a_demo_that_is_terminated_leaves_neither_files_nor_processes(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "demo"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=command_environment({"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}),
+    )
+    with demo:
+        assert demo.stdout is not None
+        next(line for line in demo.stdout if "it answers at" in line)
+        processes = descendants(demo.pid)
+        demo.terminate()
+        demo.stdout.read()
+        assert demo.wait(30) == TERMINATED
+    assert [path.name for path in tmp_path.glob("snapcycle-demo-*")] == []
+    assert [command for pid, command in processes.items() if is_alive(pid)] == []
 
 
 def test_the_demo_says_which_datasets_there_are() -> None:

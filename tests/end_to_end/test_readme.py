@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from clr.builtins import FASHION_MNIST_DIR
 from tests.end_to_end.processes import ROOT, Up, command_environment
 
 README = (ROOT / "README.md").read_text()
-
-
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def run_script(script: str, up: Up, directory: Path) -> str:
@@ -22,6 +20,7 @@ def run_script(script: str, up: Up, directory: Path) -> str:
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
     done = subprocess.run(["bash", "-c", script], cwd=directory, env=environment, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "curl: (" not in done.stderr
     return done.stdout
 
 
@@ -43,6 +42,9 @@ def test_every_block_of_shell_and_python_runs(up: Up, tmp_path: Path) -> None:
     assert re.search(r'"ensemble_version":\s*[1-4],', printed), "the prediction was made while the job trained"
     assert re.search(r'"label":\s*"0".*"label":\s*"1".*"label":\s*"2"', printed)
     assert "(16, 1, 3, 3)" in printed, "the first convolution of the snapshot"
+    for line in next(code for _, code in blocks("text")).splitlines():
+        assert line.strip("[] ,'") in printed, "the warnings of the preview"
+    assert "Sharpness(loss=" in printed
     accuracy = re.search(r"accuracy on held-out rows: ([\d.]+)%", printed)
     assert accuracy is not None
     assert float(accuracy[1]) > 85
@@ -61,7 +63,7 @@ def test_every_file_that_is_named_exists() -> None:
     assert [target for target in linked if not (ROOT / target).exists()] == []
 
 
-@pytest.mark.skipif(not FASHION_MNIST.exists(), reason="the Debian package dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(not FASHION_MNIST_DIR.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed")
 def test_the_example_with_curl_alone_runs_on_fashion_mnist(up: Up, tmp_path: Path) -> None:
     printed = run_script(f"TMPDIR={tmp_path} {ROOT}/examples/fashion_mnist.sh {up.url}", up, tmp_path)
     assert re.search(r'while it trains: .*"members_used":\s*[1-4],', printed), printed

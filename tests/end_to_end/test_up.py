@@ -70,9 +70,15 @@ def test_a_kill_in_the_middle_changes_no_snapshot(part: str, up: Up, client: Cli
         seen.append(event)
         if event["type"] == "snapshot" and event["cycle"] == 1:
             killed = up.pid_of(part)
+            assert job.refresh().status == "running"
             os.kill(killed, signal.SIGKILL)
-    assert sha256s(job.refresh()) == undisturbed
+    ended = job.refresh()
+    assert sha256s(ended) == undisturbed
     assert not is_alive(killed)
+    if part in ("trainer", "worker"):  # what trained was lost, so the job was handed on
+        assert ended.data["attempt"] >= 2
+        assert [one["to"] for one in ended.data["transitions"]] == ["queued", "running", "queued", "running", "succeeded"]
+    wait_for(f"another {part}", lambda: set(up.pids_of(part)) - {killed})
     assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1)), "the stream has gaps or repeats"
 
 
@@ -89,9 +95,11 @@ def test_the_same_idempotency_key_twice_makes_one_job(client: Client) -> None:
 def test_ctrl_c_in_the_middle_leaves_no_process_and_the_job_goes_on_at_the_next_start(tmp_path: Path, undisturbed: list[str]) -> None:
     with Up(tmp_path / "data", environment=QUICK_RECOVERY) as first, Client(first.url) as client:
         job = submit(client)
-        next(event for event in job.follow() if event["type"] == "snapshot")
+        events = job.follow()
+        next(event for event in events if event["type"] == "snapshot")  # and the stream stays open
         processes = descendants(first.process.pid)
         assert first.interrupt() == 0
+        assert "Traceback" not in first.log.read_text()
         assert [command for pid, command in processes.items() if is_alive(pid)] == []
     with Up(tmp_path / "data", environment=QUICK_RECOVERY) as second, Client(second.url) as client:
         resumed = client.jobs.get(job.id).wait()
@@ -113,7 +121,7 @@ def test_a_port_in_use_is_refused_with_the_remedy(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         refused = run_command("up", "--port", str(port), "--data-dir", str(tmp_path))
     assert refused.returncode == 1
-    assert f"cannot listen on 127.0.0.1 port {port}" in refused.stderr
+    assert f"cannot listen on 127.0.0.1 port {port} (Address already in use): stop what uses it, or choose others" in refused.stderr
     assert "--port" in refused.stderr
 
 

@@ -71,13 +71,17 @@ class Server:
         services: Services = self.app.state.services
         return services
 
+    def stop(self) -> None:
+        """Begins to shut down, as at SIGTERM."""
+        self._uvicorn.should_exit = True
+
     def __enter__(self) -> Self:
         self._thread.start()
         wait_until(lambda: self._uvicorn.started, seconds=30)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._uvicorn.should_exit = True
+        self.stop()
         self._thread.join(10)
         self._socket.close()
 

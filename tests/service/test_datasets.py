@@ -5,13 +5,17 @@ import socket
 import struct
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
 
-from tests.service.conftest import Server, field_error, npz_bytes, problem, upload, wait_until
+from tests.service.conftest import Server, field_error, make_settings, npz_bytes, problem, upload, wait_until
+from worker.artifacts import ArtifactStore, ArtifactUnavailable
+from worker.dataset_store import delete_dataset
+from worker.valkey_server import ValkeyServer
 
 X = np.arange(40, dtype=np.float32).reshape(20, 2)
 Y = np.arange(20) % 2
@@ -107,11 +111,35 @@ def test_idempotency_key_makes_one_dataset(api: httpx2.Client) -> None:
     assert first.json()["id"] in problem(other, 422, "idempotency_mismatch")["detail"]
 
 
-def test_dataset_of_a_replayed_key_stays_deleted(api: httpx2.Client) -> None:
-    files = {"file": ("data.npz", npz_bytes(x=X, y=Y))}
-    made = api.post("/v1/datasets", files=files, headers={"Idempotency-Key": "upload-2"}).json()
-    assert api.delete(f"/v1/datasets/{made['id']}").status_code == 204
-    problem(api.post("/v1/datasets", files=files, headers={"Idempotency-Key": "upload-2"}), 404, "not_found")
+def test_key_of_a_deleted_dataset_makes_a_new_one(api: httpx2.Client) -> None:
+    files, headers = {"file": ("data.npz", npz_bytes(x=X, y=Y))}, {"Idempotency-Key": "upload-2"}
+    made = []
+    for _ in range(3):
+        first, again = (api.post("/v1/datasets", files=files, headers=headers) for _ in range(2))
+        assert (first.status_code, first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"]) == (201, None, "true")
+        assert first.json()["id"] == again.json()["id"]
+        made.append(first.json()["id"])
+        assert api.delete(f"/v1/datasets/{made[-1]}").status_code == 204
+    assert len(set(made)) == 3
+
+
+class Unwilling(ArtifactStore):
+    """Loses its connection at the last object of a folder."""
+
+    def delete(self, key: str) -> None:
+        if key.endswith(("manifest.json", "weights.safetensors")):
+            raise ArtifactUnavailable(f"{key}: the connection was lost")
+        super().delete(key)
+
+
+def test_deletion_that_failed_half_way_can_be_repeated(api: httpx2.Client, server: Server, tmp_path: Path) -> None:
+    artifacts = server.services.artifacts
+    dataset_id = upload(api, npz_bytes(x=X, y=Y)).json()["id"]
+    with pytest.raises(ArtifactUnavailable):
+        delete_dataset(Unwilling.open(server.settings.artifacts_url), dataset_id)
+    assert artifacts.list_names(f"datasets/{dataset_id}") == ["manifest.json"]
+    assert api.delete(f"/v1/datasets/{dataset_id}").status_code == 204
+    assert dataset_id not in artifacts.list_names("datasets")
 
 
 def test_deleted_dataset_is_gone(api: httpx2.Client) -> None:
@@ -177,7 +205,7 @@ BAD_TABLES = {
     "no header": (b"1,2\n3,4\n", "name the columns"),
     "missing cell": (b"a,species\n1,x\n,y\n", "row 2, column 'a'"),
     "NaN": (b"a,species\n1,x\nnan,y\n", "row 2, column 'a'"),
-    "ragged": (b"a,species\n1,x\n2,y,z\n", "table"),
+    "ragged": (b"a,species\n1,x\n2,y,z\n", "row 2 has 3 cells"),
     "wrong number": (b"a,species\n1,x\n2,y\n3,x\nabc,y\n", "row 4, column 'a'"),
 }
 
@@ -270,11 +298,32 @@ def test_bad_builtin_request_is_named(api: httpx2.Client, body: dict[str, Any], 
     field_error(api.post("/v1/datasets", json=body), place)
 
 
+@pytest.mark.parametrize("query", ["after=x", "after=job_01JDEADBEEF0000000000000000", "before=x", "limit=0"])
+def test_bad_list_query_is_named(api: httpx2.Client, query: str) -> None:
+    field_error(api.get(f"/v1/datasets?{query}"), query.partition("=")[0])
+
+
+def test_what_an_upload_unpacks_to_is_bounded_by_a_setting_of_its_own(valkey: ValkeyServer, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    np.savez_compressed(packed, x=np.tile(np.arange(40, dtype=np.uint8), (1000, 1)), y=np.arange(1000) % 2)
+    table = b"colour,species\n" + b"".join(b"c%d,s%d\n" % (row % 50, row % 2) for row in range(500))  # 500 rows x 50 x 4 bytes
+    for limit, status in ((48_255, 422), (120_000, 201)):
+        settings = make_settings(valkey, tmp_path, max_dataset_bytes=limit)
+        with Server(settings) as running, httpx2.Client(base_url=running.url, trust_env=False) as api:
+            responses = [upload(api, packed.getvalue()), upload(api, table, "t.csv", target="species")]
+            assert [response.status_code for response in responses] == [status, status]
+            assert api.get("/v1/capabilities").json()["limits"]["max_dataset_bytes"] == limit
+            if status == 422:
+                assert "more than 48255" in problem(responses[0], 422, "dataset_invalid")["detail"]
+                assert "at most 48255 bytes, got 100000" in problem(responses[1], 422, "dataset_invalid")["detail"]
+
+
 def test_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
     start = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.npz"\r\n\r\n' + b"z" * 3_000_000
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(
-            b"POST /v1/datasets HTTP/1.1\r\nHost: t\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 4000000\r\n\r\n"
+            b"POST /v1/datasets HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 4000000\r\n\r\n"
         )
         connection.sendall(start)
         wait_until(lambda: leftovers(server) != [])

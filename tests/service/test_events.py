@@ -5,13 +5,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
 from service import events as service_events
-from tests.service.conftest import Server, Worker, field_error, problem, wait_until
+from service.request_schemas import EVENT_TYPES
+from tests.service.conftest import Server, Worker, field_error, make_settings, problem, wait_until
+from worker.valkey_server import ValkeyServer
 
 Submit = Callable[..., str]
 Json = dict[str, Any]
@@ -238,6 +241,34 @@ def test_bad_event_query_is_named(api: httpx2.Client, finished_job: str, query: 
 @pytest.mark.parametrize("last", ["x", "-1", "1" * 16, ""])
 def test_bad_last_event_id_is_named(api: httpx2.Client, finished_job: str, last: str) -> None:
     field_error(api.get(f"/v1/jobs/{finished_job}/events", headers={**SSE, "Last-Event-ID": last}), "Last-Event-ID")
+
+
+def test_unknown_event_type_is_named_with_the_likeliest(api: httpx2.Client, finished_job: str) -> None:
+    error = field_error(api.get(f"/v1/jobs/{finished_job}/events?types=end,snapshots"), "types")
+    assert 'got "snapshots": did you mean snapshot?' in error["detail"]
+
+
+def test_every_event_that_a_job_had_is_a_known_type(api: httpx2.Client, finished_job: str) -> None:
+    events = api.get(f"/v1/jobs/{finished_job}/events").json()["data"]
+    assert {event["type"] for event in events} <= set(EVENT_TYPES)
+
+
+@pytest.mark.parametrize("headers", [SSE, JSONL], ids=["sse", "jsonl"])
+def test_server_that_stops_ends_its_streams_in_order(
+    valkey: ValkeyServer, tmp_path: Path, server: Server, submit: Submit, headers: dict[str, str]
+) -> None:
+    job_id = submit()
+    with (
+        Server(make_settings(valkey, tmp_path, artifacts=server.settings.artifacts_url)) as stopping,
+        httpx2.stream("GET", f"{stopping.url}/v1/jobs/{job_id}/events", headers=headers, timeout=10, trust_env=False) as response,
+    ):
+        lines = response.iter_lines()
+        assert any("queued" in line for line in lines)
+        wait_until(lambda: num_followers(stopping, job_id) == 1)
+        begun = time.monotonic()
+        stopping.stop()
+        assert [line for line in lines if line.startswith(("{", "data"))] == []  # a stream that is cut raises an error here
+        assert time.monotonic() - begun < 0.9, "it waited to be cancelled"
 
 
 def test_other_representations_are_refused(api: httpx2.Client, finished_job: str) -> None:

@@ -63,6 +63,17 @@ def test_result_of_a_job_that_never_ran_is_empty(api: httpx2.Client, submit: Sub
     assert result["config"]["batch_size"] == 16
 
 
+def test_snapshots_come_in_pages(api: httpx2.Client, finished_job: str) -> None:
+    url = f"/v1/jobs/{finished_job}/snapshots"
+    first = api.get(f"{url}?limit=2").json()
+    assert ([snapshot["cycle"] for snapshot in first["data"]], first["has_more"]) == ([0, 1], True)
+    rest = api.get(f"{url}?limit=2&after={first['last_id']}").json()
+    assert ([snapshot["cycle"] for snapshot in rest["data"]], rest["has_more"]) == ([2], False)
+    for after in ("x", finished_job, "snap_01JDEADBEEF0000000000000000_0"):
+        field_error(api.get(f"{url}?after={after}"), "after")
+    field_error(api.get(f"{url}?limit=0"), "limit")
+
+
 def test_snapshots_are_listed_as_they_come(api: httpx2.Client, submit: Submit, worker: Worker, trained: Trained) -> None:
     job_id = submit()
     assert api.get(f"/v1/jobs/{job_id}/snapshots").json()["data"] == []

@@ -67,8 +67,19 @@ def test_dry_run_makes_nothing(api: httpx2.Client, server: Server, dataset_id: s
     assert plan["schedule"]["cycle_ends"] == [7, 14, 21]
     assert plan["schedule"]["learning_rate"][7] == 0.1
     assert plan["config"]["batch_size"] == 16
+    assert plan["config"]["augmentation"] == "none"
+    assert plan["config"]["precision"] == "auto"
+    assert plan["notes"] == ["precision auto depends on the worker's device: bf16 on a GPU that computes in it, fp32 elsewhere"]
     assert any("7 steps" in warning for warning in plan["warnings"])
     assert num_jobs(api, server) == before
+
+
+def test_job_keeps_the_config_of_its_dry_run(api: httpx2.Client, dataset_id: str) -> None:
+    body = {"dataset_id": dataset_id, **TRAINING, "precision": "fp32"}
+    plan = api.post("/v1/jobs?dry_run=true", json=body).json()
+    assert plan["notes"] == []
+    assert api.post("/v1/jobs", json=body).json()["config"] == plan["config"]
+    assert "auto" not in plan["config"].values()
 
 
 def test_dry_run_warns_of_rare_classes(api: httpx2.Client) -> None:
@@ -165,7 +176,8 @@ def test_other_content_types_are_refused(api: httpx2.Client, content_type: str) 
         ("status=done", "status"),
         ("kind=study", "kind"),
         ("afetr=job_1", "afetr"),
-        ("after=" + "x" * 65, "after"),
+        ("after=x", "after"),
+        ("before=ds_01JDEADBEEF0000000000000000", "before"),
     ],
 )
 def test_bad_query_is_named(api: httpx2.Client, query: str, parameter: str) -> None:

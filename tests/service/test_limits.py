@@ -24,7 +24,7 @@ def resident_bytes() -> int:
 
 
 def head(path: str, length: int, content_type: str = "application/json") -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n".encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n".encode()
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -142,7 +142,7 @@ def test_endless_headers_are_cut_off(server: Server) -> None:
 
 
 def test_second_request_of_a_connection_has_its_own_count_of_headers(server: Server) -> None:
-    filler = b"GET /livez HTTP/1.1\r\nHost: test\r\nX-Filler: " + b"x" * (MAX_HEADER_BYTES - 100) + b"\r\n\r\n"
+    filler = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Filler: " + b"x" * (MAX_HEADER_BYTES - 100) + b"\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         for _ in range(2 * MAX_HEAD_BYTES // MAX_HEADER_BYTES + 1):
             connection.sendall(filler)

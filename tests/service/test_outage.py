@@ -15,6 +15,7 @@ import pytest
 
 from tests.service.conftest import TRAINING, Server, Trained, Worker, make_settings, npz_bytes, problem, upload, wait_until
 from tests.service.test_events import following, num_followers
+from worker.redis_connection import connect
 from worker.valkey_server import ValkeyServer
 
 Json = dict[str, Any]
@@ -166,6 +167,48 @@ def test_ensemble_that_was_used_answers_while_redis_is_away(
     np.testing.assert_array_equal(
         [row["probabilities"] for row in response.json()["predictions"]], [row["probabilities"] for row in before]
     )
+
+
+def test_nothing_is_said_to_be_missing_while_a_wiped_redis_is_rebuilt(
+    own_api: httpx2.Client, own_server: Server, own_valkey: ValkeyServer, trained: Trained
+) -> None:
+    dataset_id = upload(own_api, npz_bytes(x=trained.x, y=trained.y)).json()["id"]
+    body, headers = {"dataset_id": dataset_id, **TRAINING}, {"Idempotency-Key": "before"}
+    job_id = own_api.post("/v1/jobs", json=body, headers=headers).json()["id"]
+    Worker(own_server, trained).run(job_id)
+    wait_until(lambda: own_server.services.store.unfiled() == [], seconds=20)
+    before = own_api.get(f"/v1/jobs/{job_id}").json()
+    snapshots = own_api.get(f"/v1/jobs/{job_id}/snapshots").json()
+    predict = (f"/v1/ensembles/ens_{job_id[4:]}/predict", {"inputs": trained.x[:3].tolist()})
+    predictions = own_api.post(predict[0], json=predict[1]).json()["predictions"]
+    specs = own_server.services.artifacts.list_names("jobs")
+    with connect(own_valkey.url) as client, client.pipeline() as pipeline:
+        pipeline.flushall()
+        pipeline.set("snapcycle:leader", "someone who takes his time")
+        pipeline.execute()
+        requests = [
+            ("GET", "/v1/jobs"),
+            ("GET", f"/v1/jobs/{job_id}"),
+            ("DELETE", f"/v1/jobs/{job_id}"),
+            ("GET", f"/v1/jobs/{job_id}/events"),
+        ]
+        requests += [("DELETE", f"/v1/datasets/{dataset_id}"), ("GET", f"/v1/snapshots/snap_{job_id[4:]}_0"), ("GET", "/v1/queue")]
+        for method, path in requests:
+            assert problem(own_api.request(method, path), 503, "backend_unavailable")["retryable"] is True
+        for sent in (headers, {}):
+            problem(own_api.post("/v1/jobs", json=body, headers=sent), 503, "backend_unavailable")
+        assert own_server.services.artifacts.list_names("jobs") == specs, "no spec of a job that nobody acknowledged"
+        assert own_api.get("/readyz").status_code == 503
+        assert own_api.post(predict[0], json=predict[1]).json()["predictions"] == predictions
+        client.delete("snapcycle:leader")
+    wait_until(lambda: is_up(own_api), seconds=20)
+    again = own_api.post("/v1/jobs", json=body, headers=headers)
+    assert (again.json()["id"], again.headers["idempotency-replayed"]) == (job_id, "true")
+    after = own_api.get(f"/v1/jobs/{job_id}").json()
+    lasting = ("status", "snapshot_count", "config", "created_at", "finished_at", "ensemble_id", "allowed_actions", "error")
+    assert {name: after[name] for name in lasting} == {name: before[name] for name in lasting}
+    assert own_api.get(f"/v1/jobs/{job_id}/snapshots").json() == snapshots
+    assert job_id in problem(own_api.delete(f"/v1/datasets/{dataset_id}"), 409, "in_use")["used_by"]
 
 
 def test_api_starts_without_redis(own_valkey: ValkeyServer, tmp_path: Path) -> None:

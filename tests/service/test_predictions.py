@@ -17,7 +17,19 @@ from clr.ensemble import Ensemble, EnsemblePrediction
 from clr.snapshots import save_outputs, save_snapshot
 from clr.training import CycleEnd, train
 from service.predictor import MAX_UNDER_WAY
-from tests.service.conftest import TRAINING, Array, Server, Trained, Worker, field_error, npz_bytes, problem, upload
+from tests.service.conftest import (
+    TRAINING,
+    Array,
+    Server,
+    Trained,
+    Worker,
+    field_error,
+    make_settings,
+    npz_bytes,
+    problem,
+    upload,
+)
+from worker.valkey_server import ValkeyServer
 
 Submit = Callable[..., str]
 Json = dict[str, Any]
@@ -40,7 +52,7 @@ def predict_url(job_id: str) -> str:
 
 def own_prediction(trained: Trained, num_members: int, x: Array) -> EnsemblePrediction:
     ensemble = Ensemble.load([trained.weights(cycle) for cycle in range(num_members)])
-    prediction = ensemble.predict_with_uncertainty(x)
+    prediction = ensemble.predict_with_uncertainty(x, with_members=True)
     assert isinstance(prediction, EnsemblePrediction)
     return prediction
 
@@ -114,7 +126,57 @@ def test_answer_has_labels_and_uncertainty(api: httpx2.Client, finished_job: str
 def test_members_say_what_each_says(api: httpx2.Client, finished_job: str, trained: Trained) -> None:
     answer = api.post(predict_url(finished_job) + "?members=true", json={"inputs": trained.x[:4].tolist()}).json()
     found = np.array([row["members"] for row in answer["predictions"]])
-    np.testing.assert_allclose(found, own_prediction(trained, 3, trained.x[:4]).member_probs_MBC.numpy().swapaxes(0, 1), atol=1e-6)
+    expected = own_prediction(trained, 3, trained.x[:4]).member_probs_MBC
+    assert expected is not None
+    np.testing.assert_allclose(found, expected.numpy().swapaxes(0, 1), atol=1e-6)
+
+
+def test_numbers_are_written_as_short_as_float32_allows(api: httpx2.Client, finished_job: str, trained: Trained) -> None:
+    answer = api.post(predict_url(finished_job) + "?members=true", json={"inputs": trained.x.tolist()})
+    texts: list[str] = []
+    json.loads(answer.text, parse_float=texts.append)
+    numbers = texts[:-3]  # without the times
+    assert len(numbers) >= 120 * (3 + 1 + 3 + 9)
+    assert [text for text in numbers if float(text) != float(str(np.float32(text)))] == []
+
+
+def test_long_answer_is_that_of_its_rows(api: httpx2.Client, finished_job: str, trained: Trained) -> None:
+    rows = np.tile(trained.x, (8, 1))
+    answer = api.post(predict_url(finished_job) + "?members=true", content=npy(rows), headers=NPY).json()
+    single = api.post(predict_url(finished_job) + "?members=true", content=npy(trained.x), headers=NPY).json()
+    assert len(answer["predictions"]) == 960
+    np.testing.assert_allclose(
+        [row["members"] for row in answer["predictions"]], np.tile([row["members"] for row in single["predictions"]], (8, 1, 1)), atol=1e-6
+    )
+
+
+def test_answer_with_too_many_numbers_is_refused_with_the_rows_allowed(
+    valkey: ValkeyServer, tmp_path: Path, trained: Trained, finished_job: str, server: Server
+) -> None:
+    settings = make_settings(valkey, tmp_path, artifacts=server.settings.artifacts_url, max_predict_values=1000, max_predict_rows=400)
+    with Server(settings) as small, httpx2.Client(base_url=small.url, trust_env=False) as api:
+        url = predict_url(finished_job)
+        rows = np.zeros((334, 4), np.float32)
+        assert api.post(url, content=npy(rows[:333]), headers=NPY).status_code == 200
+        refused = problem(api.post(url, content=npy(rows), headers=NPY), 413, "too_large")
+        assert "at most 1000 numbers, got 334 rows x 3 classes = 1002: send at most 333 rows at a time" in refused["detail"]
+        assert (refused["limit_rows"], refused["limit_values"]) == (333, 1000)
+        members = problem(api.post(url + "?members=true", content=npy(rows[:112]), headers=NPY), 413, "too_large")
+        assert "112 rows x 3 classes x 3 members = 1008: send at most 111 rows at a time, or leave out members" in members["detail"]
+        assert api.post(url + "?members=true", content=npy(rows[:111]), headers=NPY).status_code == 200
+        too_many = problem(api.post(url, content=npy(np.zeros((401, 4))), headers=NPY), 413, "too_large")
+        assert "at most 400 rows, got 401" in too_many["detail"]
+        assert too_many["limit_rows"] == 333
+        assert api.get("/v1/capabilities").json()["limits"]["max_predict_values"] == 1000
+
+
+def test_escaped_name_of_the_field_is_no_repetition(api: httpx2.Client, finished_job: str) -> None:
+    for body in (b'{"\\u0069nputs": [[1, 2, 3, 4]]}', b'{"inputs" : [[1, 2, 3, 4]]}'):
+        assert api.post(predict_url(finished_job), content=body, headers={"Content-Type": "application/json"}).status_code == 200
+    for body in (b'{"inputs": [[1,2,3,4]], "\\u0069nputs": [[1,2,3,4]]}', b'{"inputs": [["\\"inputs\\"", "inputs", 3, 4]]}'):
+        response = api.post(predict_url(finished_job), content=body, headers={"Content-Type": "application/json"})
+        assert ("twice" in response.text) == (body.count(b"nputs") == 2), response.text
+        assert response.status_code in (400, 422)
 
 
 def test_top_k_names_the_likeliest_classes(api: httpx2.Client, finished_job: str, trained: Trained) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from clr.config import MlpParams
 from service.openapi import HAND_READ
-from tests.service.conftest import Server, Worker, problem
+from tests.service.conftest import Server, Worker, field_error, problem
 from worker.jobs import TrainJobRequest
 
 Submit = Callable[..., str]
@@ -32,7 +32,7 @@ def test_capabilities_describe_every_choice(api: httpx2.Client, server: Server) 
     assert {"fixed", "step", "exponential", "cosine", "warm_restarts"} <= {entry["name"] for entry in found["schedules"]}
     assert [entry["name"] for entry in found["optimizers"]] == ["sgd", "adamw"]
     assert "flip_crop" in found["augmentations"]
-    assert found["limits"]["max_upload_bytes"] == server.settings.max_upload_bytes
+    assert found["limits"]["max_upload_bytes"] == found["limits"]["max_dataset_bytes"] == server.settings.max_upload_bytes
     assert found["datasets"]["builtin"] == ["digits", "fashion-mnist"]
     assert found["versions"]["torch"].startswith("2.")
 
@@ -60,6 +60,56 @@ def test_queue_counts_and_says_why_jobs_wait(api: httpx2.Client, submit: Submit,
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/jobs/", "/v2/models", "/metrics"])
 def test_unknown_path_is_a_problem(api: httpx2.Client, path: str) -> None:
     problem(api.get(path), 404, "not_found")
+
+
+def test_unknown_path_says_where_the_known_ones_are(api: httpx2.Client) -> None:
+    assert "/openapi.json lists all" in problem(api.get("/v1/nothing"), 404, "not_found")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PATCH", "/v1/jobs", "GET, POST"),
+        ("PUT", "/v1/jobs/job_x", "DELETE, GET"),
+        ("GET", "/v1/jobs/job_x/cancel", "POST"),
+        ("HEAD", "/livez", "GET"),
+        ("POST", "/v1/snapshots/x/weights", "GET, HEAD"),
+        ("PUT", "/v1/datasets", "GET, POST"),
+    ],
+)
+def test_wrong_method_names_all_that_the_path_takes(api: httpx2.Client, method: str, path: str, allowed: str) -> None:
+    response = api.request(method, path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == allowed
+    if method != "HEAD":
+        assert "use one of the Allow header" in problem(response, 405, "method_not_allowed")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/livez"),
+        ("GET", "/v1/capabilities"),
+        ("GET", "/v1/jobs/job_x"),
+        ("GET", "/v1/jobs/job_x/result"),
+        ("GET", "/v1/snapshots/snap_x"),
+        ("GET", "/v1/ensembles/ens_x"),
+        ("GET", "/v1/datasets/ds_x/preview"),
+        ("DELETE", "/v1/datasets/ds_x"),
+        ("POST", "/v1/datasets"),
+        ("POST", "/v1/schedules/preview"),
+        ("POST", "/v1/jobs/job_x/stop"),
+    ],
+)
+def test_parameter_that_a_path_does_not_know_is_refused(api: httpx2.Client, method: str, path: str) -> None:
+    error = field_error(api.request(method, f"{path}?fresh=1"), "fresh")
+    assert error["hint"] == "remove it; this path takes none"
+
+
+def test_mistyped_parameter_is_answered_with_the_likeliest(api: httpx2.Client) -> None:
+    error = field_error(api.get("/v1/jobs?stats=failed"), "stats")
+    assert error["did_you_mean"] == ["status"]
+    assert "status" in error["hint"]
 
 
 def operations(document: Json) -> Iterator[tuple[str, str, Json]]:

@@ -170,8 +170,8 @@ def test_waiting_for_events_ends(job_store: JobStore, submit: Callable[[int], li
 def test_a_long_jobs_older_events_are_dropped(job_store: JobStore, submit: Callable[[int], list[str]]) -> None:
     [job_id] = submit(1)
     epoch = claim(job_store, job_id)
-    for _ in range(2300):
-        job_store.report(job_id, epoch, event=("progress", {}))
+    for step in range(2300):
+        job_store.report(job_id, epoch, event=("progress", {"step": step}))
     kept = [event.seq for event in job_store.events(job_id, limit=5000)]
     assert 2000 <= len(kept) <= 2200
     assert kept == list(range(2303 - len(kept), 2303))

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.job_stores import complete_store
 from worker.ids import snapshot_id_of
 from worker.job_store import Claim, JobStore, StoreUnavailable
 from worker.jobs import Action, JobSpec, JobStatus
 from worker.redis_connection import connect
+from worker.restoration import StoredJob
 from worker.valkey_server import ValkeyServer
 
 NewSpec = Callable[[], JobSpec]
@@ -33,7 +35,7 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
 @pytest.fixture
 def store(server: ValkeyServer) -> Iterator[JobStore]:
     with connect(server.url) as client:
-        yield JobStore(client)
+        yield complete_store(client)
 
 
 def claim(store: JobStore, job_id: str) -> int:
@@ -57,7 +59,13 @@ def all_calls(store: JobStore, spec: JobSpec, epoch: int) -> dict[str, Callable[
         "fail_attempt": lambda: store.fail_attempt(job, epoch, "died", 3),
         "finish": lambda: store.finish(job, epoch, JobStatus.SUCCEEDED),
         "request": lambda: store.request(job, Action.CANCEL),
+        "begin_delete": lambda: store.begin_delete(job),
         "delete": lambda: store.delete(job),
+        "deleting": store.deleting,
+        "begin_rebuild": store.begin_rebuild,
+        "restore": lambda: store.restore("token", StoredJob(spec, None, [], 0)),
+        "end_rebuild": lambda: store.end_rebuild("token"),
+        "check_complete": store.check_complete,
         "delete_dataset_guard": lambda: store.delete_dataset_guard("ds_other"),
         "get": lambda: store.get(job),
         "list": store.list,

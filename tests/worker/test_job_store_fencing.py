@@ -121,6 +121,17 @@ def test_a_repeated_report_adds_no_row_twice(job_store: JobStore, new_spec: NewS
     assert job_store.metrics(spec.id).rows == rows
 
 
+def test_a_repeated_report_says_its_event_once(job_store: JobStore, new_spec: NewSpec) -> None:
+    spec = new_spec()
+    job_store.submit(spec, idempotency_key=None, body_sha256="")
+    for owner in ("worker-1", "worker-2"):
+        epoch = claim(job_store, spec.id, owner)
+        for step in (1, 1, 2, 2):  # the second time because the answer was lost
+            assert job_store.report(spec.id, epoch, event=("progress", {"step": step}))
+        job_store.release(spec.id, epoch, "drained")
+    assert [event.data["step"] for event in job_store.events(spec.id, types=["progress"])] == [1, 2, 1, 2]
+
+
 def test_a_repeated_commit_is_known_as_such(job_store: JobStore, new_spec: NewSpec) -> None:
     spec = new_spec()
     job_store.submit(spec, idempotency_key=None, body_sha256="")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
 from clr.config import TrainingConfig
+from tests.job_stores import complete_store
 from worker.ids import new_id
 from worker.job_store import Claim, Commit, InvalidState, JobStore, Refused
 from worker.jobs import TERMINAL, Action, JobSpec, JobStatus, TerminalStatus, now_rfc3339
@@ -68,6 +69,7 @@ class JobStoreMachine(RuleBasedStateMachine):
                 [self.model[job_id].status] if self.model[job_id].status in TERMINAL else []
             )
         self.store._redis.flushall()
+        complete_store(self.store._redis)
 
     @rule(target=jobs)
     def submit(self) -> str:

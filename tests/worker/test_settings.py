@@ -43,6 +43,18 @@ def test_values_out_of_bounds_are_refused(name: str, value: object) -> None:
         Settings.model_validate({name: value})
 
 
+def test_refusals_say_what_is_expected_in_words() -> None:
+    with pytest.raises(ValidationError, match=r"must be auto, cpu, cuda, or cuda: and the number of a GPU"):
+        Settings(device="tpu")
+    with pytest.raises(ValidationError, match=r"must begin with redis://"):
+        Settings(redis_url="http://x")
+
+
+def test_unpacked_uploads_may_be_as_large_as_packed_ones_unless_told() -> None:
+    assert Settings(max_upload_bytes=5000).dataset_bytes == 5000
+    assert Settings(max_upload_bytes=5000, max_dataset_bytes=7000).dataset_bytes == 7000
+
+
 def test_every_setting_is_documented() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 

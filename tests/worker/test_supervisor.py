@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from clr.config import TrainingConfig
+from tests.job_stores import complete_store
 from tests.worker.training_jobs import record_of, snapshot_sha256s, status_of, submit, tiny_config, wait_until
-from worker.artifacts import ArtifactStore, StoreFull
+from worker.artifacts import ArtifactStore, ArtifactUnavailable, StoreFull
 from worker.job_store import JobStore
 from worker.jobs import Action, JobStatus, Phase
+from worker.rebuild import rebuild
+from worker.reconciler import reconcile_once
 from worker.records import checkpoints_prefix, result_key, snapshot_prefix
 from worker.redis_connection import connect
 from worker.supervisor import Bench, Outcome, supervise
@@ -105,7 +109,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Or
     """LONG, undisturbed."""
     directory = tmp_path_factory.mktemp("oracle")
     with connect(valkey.url) as client:
-        store, artifacts = JobStore(client, prefix="oracle:"), ArtifactStore.open(directory / "artifacts")
+        store, artifacts = complete_store(client, prefix="oracle:"), ArtifactStore.open(directory / "artifacts")
         trainers = WarmTrainers(partial(TrainerProcess.spawn, directory, device="cpu"))
         bench = Bench("oracle", store, artifacts, trainers, print, lambda: False, 30, 5, 3600, 15, 3)
         job_id = submit(store, artifacts, LONG, directory)
@@ -272,6 +276,20 @@ def test_a_fenced_supervisor_kills_its_trainer_and_changes_nothing(workshop: Wor
     assert workshop.published == []
 
 
+def test_a_job_goes_on_after_redis_has_lost_everything(workshop: Workshop, oracle: Oracle, redis_client: redis.Redis) -> None:
+    store = workshop.bench.store
+    job_id = workshop.submit(LONG)
+    run = workshop.start(job_id)
+    workshop.wait_for_snapshots(job_id, 2)
+    redis_client.flushdb()
+    assert run.result(timeout=5) == Outcome.FENCED
+    assert rebuild(store, workshop.bench.artifacts) == 1
+    assert workshop.record(job_id).snapshot_count >= 2
+    assert workshop.supervise(job_id) == Outcome.FINISHED
+    assert snapshot_sha256s(store, job_id) == oracle.sha256s
+    assert store.metrics(job_id).rows == oracle.rows
+
+
 def test_a_run_that_fails_says_why_and_what_to_do(workshop: Workshop) -> None:
     schedule = {"type": "warm_restarts", "cycles": 2, "epochs_per_cycle": 50, "max_lr": 1000.0}
     job_id = workshop.submit(tiny_config(schedule=schedule, optimizer={"type": "sgd", "weight_decay": 1.0}))
@@ -330,9 +348,28 @@ def test_a_full_disk_fails_the_job_and_says_so(workshop: Workshop) -> None:
     assert (record.status, record.error["category"], record.snapshot_count) == (JobStatus.FAILED, "disk_full", 0)
 
 
+class AwayStore(ArtifactStore):
+    """A store that can be read from, but takes nothing."""
+
+    def create(self, key: str, data: bytes | Path) -> str:
+        raise ArtifactUnavailable(f"the store does not take {key} from {data!r}")
+
+
+def test_a_cancel_is_obeyed_while_the_artifact_store_is_away(workshop: Workshop) -> None:
+    store, artifacts = workshop.bench.store, workshop.bench.artifacts
+    job_id = workshop.submit(tiny_config(cycles=500, epochs_per_cycle=25))
+    run = workshop.start(job_id, artifacts=AwayStore.open(workshop.directory / "artifacts"))
+    trainer = workshop.wait_for_training(job_id)
+    wait_until(lambda: trainer.directory.joinpath("snapshot-1.safetensors").exists())
+    store.request(job_id, Action.CANCEL)
+    assert run.result(timeout=2) == Outcome.FINISHED
+    assert (workshop.record(job_id).status, workshop.record(job_id).snapshot_count) == (JobStatus.CANCELLED, 0)
+    assert reconcile_once(store, artifacts, print, max_crashes=3).filed == [job_id]
+
+
 def test_training_goes_on_while_the_job_store_is_away(workshop: Workshop, tmp_path: Path, oracle: Oracle) -> None:
     with ValkeyServer(tmp_path / "own-valkey") as server, connect(server.url) as client:
-        store = JobStore(client)
+        store = complete_store(client)
         job_id = submit(store, workshop.bench.artifacts, LONG, workshop.directory)
         run = workshop.start(job_id, store=store)
         wait_until(lambda: record_of(store, job_id).snapshot_count >= 1)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clr.config import TrainingConfig
+from tests.job_stores import complete_store
 from tests.worker.training_jobs import (
     process_is_gone,
     record_of,
@@ -23,7 +24,7 @@ from tests.worker.training_jobs import (
 )
 from worker.artifacts import ArtifactStore
 from worker.celery_app import create_celery, publish
-from worker.job_store import JobStore, connect
+from worker.job_store import connect
 from worker.jobs import JobStatus
 from worker.settings import Settings
 from worker.tasks import worker_id_of
@@ -46,7 +47,7 @@ class Site:
     workers: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = JobStore(connect(self.settings))
+        self.store = complete_store(connect(self.settings))
         self.artifacts = ArtifactStore.open(self.settings.artifacts_url)
         self.app = create_celery(self.settings)
 

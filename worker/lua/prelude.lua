@@ -6,6 +6,12 @@ local MAX_EVENTS, MAX_EVENTS_AT_END, MAX_TRANSITIONS = 2000, 500, 100
 
 local prefix = KEYS[1]
 local pending, leases = prefix .. 'pending', prefix .. 'leases'
+-- generation: there, as long as the database has all jobs. A database that was emptied hasn't it until the jobs were read back from
+-- the artifact store; in the meantime, "there is no such job" and "no job uses this" would be wrong answers.
+local generation, rebuild = prefix .. 'generation', prefix .. 'rebuild'
+local INCOMPLETE = redis.error_reply('INCOMPLETE the jobs are being read back from the artifact store: repeat the request soon')
+
+local function is_complete() return redis.call('EXISTS', generation) == 1 end
 
 local function job_key(id, part) return prefix .. 'job:' .. id .. (part and ':' .. part or '') end
 local function dataset_key(id, part) return prefix .. 'dataset:' .. id .. ':' .. part end
@@ -44,10 +50,17 @@ local function transition(id, to, phase, reason, actor)
   emit_state(id, to, phase, reason)
 end
 
-local function enqueue(id, reason, actor)
+-- Puts a new job among the others of its kind and dataset. Its fields and values are those of ARGV from first to last.
+local function add(id, kind, dataset, first, last)
+  set(id, 'kind', kind, 'dataset_id', dataset, unpack(ARGV, first, last))
+  index('ZADD', id, kind, '*')
+  redis.call('SADD', dataset_key(dataset, 'jobs'), id)
+end
+
+-- Arrival is in microseconds since 1970, now by default; no two scripts run in one, so they keep the order.
+local function enqueue(id, reason, actor, arrival)
   redis.call('ZREM', leases, id)
-  -- Microseconds, in which no two scripts run, keep the order of arrival.
-  redis.call('ZADD', pending, string.format('%d%06d', time[1], time[2]), id)
+  redis.call('ZADD', pending, arrival or string.format('%d%06d', time[1], time[2]), id)
   transition(id, 'queued', 'waiting_for_worker', reason, actor)
 end
 

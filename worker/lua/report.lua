@@ -23,5 +23,9 @@ for i = 9, first_field - 1 do
   if tonumber(string.match(ARGV[i], '%d+')) > last_step then redis.call('RPUSH', metrics, ARGV[i]) end
 end
 if ARGV[first_field] then set(id, unpack(ARGV, first_field)) end
-if event ~= '' then emit(id, event, data) end
+local said = redis.sha1hex(table.concat({epoch, event, data}, ' '))
+if event ~= '' and said ~= get(id, 'said') then  -- the same event again comes from a call whose answer was lost
+  emit(id, event, data)
+  set(id, 'said', said)
+end
 return 1

@@ -4,7 +4,7 @@
 local STRENGTH = {stop_cycle_end = 1, stop_now = 2, cancel = 3}
 local id, action = unpack(ARGV)
 local status, requested = get(id, 'status'), get(id, 'requested')
-if not status then return 'missing' end
+if not status then return is_complete() and 'missing' or INCOMPLETE end
 if is_terminal(status) then
   local took_effect = status == 'cancelled'
   if action ~= 'cancel' then took_effect = status == 'succeeded' and get(id, 'stop_reason') end
