@@ -39,7 +39,7 @@ class CurveAnswer:
         steepest: Where the smoothed loss falls fastest against the logarithm of the rate.
         minimum_tenth: A tenth of the rate at the smoothed minimum.
         valley: The middle of the longest unbroken fall.
-        min_lr: The first rate at which the loss falls at a fifth of the steepest slope, at most a third of max_lr (1506.01186, section 3.3).
+        min_lr: The first rate at which the loss falls at a fifth of the steepest slope, at most max_lr / 3 (1506.01186, section 3.3).
         max_lr: The last rate of the steep part, at most a third of the rate at the minimum, at least the steepest.
     """
 
