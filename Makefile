@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench-dispatch fashion-mnist clean
+.PHONY: help demo test check format bench-dispatch bench-range-test fashion-mnist clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: $(VENV)/installed-dev  ## formatting, lint, types, import contracts
 format: $(VENV)/installed-dev  ## format the code and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench-range-test: $(VENV)/installed-dev fashion-mnist  ## the range test's suggestion against a grid of rates, about an hour
+	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/range_test_grid.py
 
 bench-dispatch: $(VENV)/installed-dev  ## from POST /v1/jobs to the first training step, 20 jobs
 	@$(BIN)/python benchmarks/dispatch.py

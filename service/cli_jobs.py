@@ -157,7 +157,9 @@ def _calls() -> Any:
 
 
 def _override(document: "Json", fields: "Json") -> None:
-    document |= {name: value for name, value in fields.items() if value is not None}
+    """Lets options win; a part of the config that is no object goes as it is to the service, which says what it should be."""
+    if isinstance(document, dict):
+        document |= {name: value for name, value in fields.items() if value is not None}
 
 
 def _number(text: str | None) -> int | float | str | None:

@@ -50,6 +50,12 @@ def test_train_follow_json_prints_one_event_a_line(up: Up) -> None:
     assert events[-1]["type"] == "end"
 
 
+def test_a_config_file_with_a_part_of_the_wrong_kind_is_refused_in_words(up: Up, tmp_path: Path) -> None:
+    config = tmp_path / "run.json"
+    config.write_text('{"schedule": 3}')
+    assert "#/schedule: must be a JSON object, got 3" in snapcycle(up, "train", "digits", "--config", str(config), status=1)
+
+
 def test_options_win_over_the_config_file(up: Up, tmp_path: Path) -> None:
     config = tmp_path / "run.json"
     config.write_text(json.dumps({"model": {"architecture": "small_cnn"}, "schedule": {"type": "cosine", "epochs": 3}, "seed": 1}))
