@@ -84,7 +84,7 @@ def train(
         DivergedError: A cycle diverged again after three returns to its start.
     """
     plan = run_plan(config, dataset)
-    run = Run(_resolved(config, dataset, device, resume_from), dataset, plan.schedule, plan.steps_per_epoch, torch.device(device))
+    run = Run(_resolved(config, device, resume_from), dataset, plan.schedule, plan.steps_per_epoch, torch.device(device))
     if resume_from is not None:
         run.restore(resume_from)
         if run.lacks_snapshot():
@@ -126,8 +126,8 @@ def run_plan(config: TrainingConfig, dataset: Dataset) -> Plan:
     return Plan(schedule, steps_per_epoch, epochs, sizes.train, sizes.validation, sizes.test, num_parameters)
 
 
-def resolve(config: TrainingConfig, dataset: Dataset, device: str) -> TrainingConfig:  # noqa: ARG001  # "auto" may come to depend on the data
-    """The config with every "auto" replaced by what it means for ``dataset`` on ``device``."""
+def resolve(config: TrainingConfig, device: str) -> TrainingConfig:
+    """The config with every "auto" replaced by what it means on ``device``."""
     precision, augmentation = config.precision, config.augmentation
     if precision == "auto":
         has_bf16 = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -137,10 +137,10 @@ def resolve(config: TrainingConfig, dataset: Dataset, device: str) -> TrainingCo
     return config.model_copy(update={"precision": precision, "augmentation": augmentation})
 
 
-def _resolved(config: TrainingConfig, dataset: Dataset, device: str, resume_from: Checkpoint | None) -> TrainingConfig:
+def _resolved(config: TrainingConfig, device: str, resume_from: Checkpoint | None) -> TrainingConfig:
     """The resolved config; a resumed run keeps what "auto" meant where it started."""
     if resume_from is None:
-        return resolve(config, dataset, device)
+        return resolve(config, device)
     started = resume_from.state["config"]
     kept = {name: started[name] for name in ("precision", "augmentation") if getattr(config, name) == "auto"}
     return config.model_copy(update=kept)

@@ -35,7 +35,7 @@ class CheckedJob:
     def config(self) -> TrainingConfig:
         """What will run, as far as it is settled before a worker has the job: "auto" stays where its device decides."""
         config = self.request.training_config()
-        return config.model_copy(update={"augmentation": resolve(config, self.dataset, "cpu").augmentation})
+        return config.model_copy(update={"augmentation": resolve(config, "cpu").augmentation})
 
 
 def check_job(services: Services, request: TrainJobRequest) -> CheckedJob:

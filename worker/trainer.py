@@ -128,9 +128,7 @@ class _Run:
         history = History.from_state(checkpoint.caller_state, self._device) if checkpoint else History(num_steps)
         self._send(
             Started(
-                config=TrainingConfig.model_validate(checkpoint.state["config"])
-                if checkpoint
-                else resolve(job.config, dataset, self._device),
+                config=TrainingConfig.model_validate(checkpoint.state["config"]) if checkpoint else resolve(job.config, self._device),
                 step=checkpoint.step if checkpoint else 0,
                 rows=history.rows,
                 differences=checkpoint.matches_environment(self._device) if checkpoint else [],
