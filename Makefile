@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PEERS := .bench/peers
+PEERS_PIP := $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench-dispatch bench-range-test fashion-mnist clean
+.PHONY: help demo test check format study figures bench-dispatch bench-range-test bench-auto-cycles fashion-mnist clean peers
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "snapcycle needs Python >= 3.11, $(PYTHON) is $$($(PYTHON) --version): make PYTHON=python3.11 …"; exit 1; }
@@ -45,8 +47,28 @@ format: $(VENV)/installed-dev  ## format the code and mend what the linter can m
 bench-range-test: $(VENV)/installed-dev fashion-mnist  ## the range test's suggestion against a grid of rates, about an hour
 	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/range_test_grid.py
 
+bench-auto-cycles: $(VENV)/installed-dev fashion-mnist  ## automatic cycles against the single runs, seven settings, about an hour
+	@PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/auto_cycles.py
+
+study: $(VENV)/installed-dev fashion-mnist  ## a study through the whole system; settings as ARGS="--rows 10000 --epochs 20"
+	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/study.py $(ARGS)
+
 bench-dispatch: $(VENV)/installed-dev  ## from POST /v1/jobs to the first training step, 20 jobs
 	@$(BIN)/python benchmarks/dispatch.py
+
+$(PEERS)/installed: $(VENV)/created benchmarks/peers/requirements.txt benchmarks/peers/requirements-without-dependencies.txt benchmarks/peers/constraints.txt
+	@echo "installing the peers into $(PEERS) (about a minute, 1.5 GB)"
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS_PIP) -r benchmarks/peers/requirements.txt
+	@$(PEERS_PIP) --no-deps -r benchmarks/peers/requirements-without-dependencies.txt
+	@touch $@
+
+peers: $(VENV)/installed-dev $(PEERS)/installed  ## our formulas beside torch, timm, fastai and others, about two minutes; writes docs/comparison.md
+	@SNAPCYCLE_PEER_ROWS=$(PEERS)/rows.json GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -q tests/peers --ignore tests/peers/test_table.py
+	@$(BIN)/python benchmarks/peers/write_table.py $(PEERS)/rows.json
+
+figures: $(VENV)/installed-dev fashion-mnist  ## the paper's four figures for a real run, with and without restarts, to docs/figures (needs chromium)
+	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/paper_figures.py
 
 # The Debian package holds the four files; without root or apt the tests that need them are skipped by name.
 fashion-mnist:
@@ -54,4 +76,4 @@ fashion-mnist:
 	  apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist >/dev/null; fi
 
 clean:  ## remove the virtual environment and caches
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	@rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

@@ -86,7 +86,8 @@ def chosen_pairs(num_snapshots: int, max_pairs: int) -> list[tuple[int, int]]:
     pairs = [(first, second) for first in range(num_snapshots) for second in range(first + 1, num_snapshots)]
     if len(pairs) <= max_pairs:
         return pairs
-    return [(first, first + 1) for first in range(num_snapshots - 1)] + [(0, num_snapshots - 1)]
+    along = [(first, first + 1) for first in range(num_snapshots - 1)]
+    return along if num_snapshots == 2 else [*along, (0, num_snapshots - 1)]
 
 
 def interpolate(first: Snapshot, second: Snapshot, position: float) -> Snapshot:
@@ -173,11 +174,14 @@ def map_basins(ends: Sequence[PointLoss], lines: Sequence[Line], constant_loss: 
         barriers[line.first][line.second] = barriers[line.second][line.first] = line.barrier
     basins = find_basins(size, lines)
     num_pairs = size * (size - 1) // 2
-    coverage = (
-        f"all {num_pairs} pairs were measured"
-        if len(lines) == num_pairs
-        else f"{len(lines)} of {num_pairs} pairs were measured: neighbours, and the first with the last; the others may hide a barrier"
-    )
+    if not num_pairs:
+        coverage = "there is no pair to measure"
+    elif len(lines) == num_pairs:
+        coverage = "the one pair was measured" if num_pairs == 1 else f"all {num_pairs} pairs were measured"
+    else:
+        coverage = (
+            f"{len(lines)} of {num_pairs} pairs were measured: neighbours, and the first with the last; the others may hide a barrier"
+        )
     advice = "; ".join([*_untrained(ends, constant_loss), _advice(basins, lines)])
     return BasinMap(tuple(lines), tuple(map(tuple, barriers)), basins, coverage, advice)
 

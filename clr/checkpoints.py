@@ -25,8 +25,9 @@ class Checkpoint:
 
     Attributes:
         step: Completed optimizer steps.
-        tensors: ``model.…``, ``optimizer.<parameter>.…`` and ``sums.…``, copies on the CPU.
-        state: What ``train`` needs besides, as JSON: members so far, resolved config, data hash, environment.
+        tensors: ``model.…``, ``optimizer.<parameter>.…``, ``held_out.…`` (what the members predict), ``minimum.…`` (the network at the
+            start of the cycle) and ``last.loss``, copies on the CPU.
+        state: What ``train`` needs besides, as JSON: members so far, changes of plan, resolved config, data hash, environment.
         caller_state: The caller's own JSON, such as a ``History``; ``train`` does not read it.
     """
 

@@ -6,7 +6,7 @@ Every default of a run stands here, in ``clr.schedule_config`` or in ``clr.model
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from clr.model_config import (
     MlpConfig,
@@ -22,23 +22,28 @@ from clr.model_config import (
 from clr.schedule_config import (
     MAX_STEPS,
     CosineSchedule,
+    Epochs,
     ExponentialSchedule,
     ExpRangeSchedule,
     FixedSchedule,
-    MaxRate,
     OneCycleSchedule,
+    PositiveRate,
     Rate,
+    RateOfJob,
     ScheduleConfig,
     StepSchedule,
     TriangularSchedule,
     WarmRestartsSchedule,
     as_fraction,
+    given_length,
+    with_length,
 )
 from clr.strict_model import Bool, Float, Int, StrictModel
 
 __all__ = [
     "MAX_STEPS",
     "AdamWConfig",
+    "Budget",
     "CosineSchedule",
     "ExpRangeSchedule",
     "ExponentialSchedule",
@@ -49,10 +54,12 @@ __all__ = [
     "OneCycleSchedule",
     "OptimizerConfig",
     "RangeTestConfig",
+    "RateOfJob",
     "ResNetConfig",
     "ResNetParams",
     "RunConfig",
     "ScheduleConfig",
+    "SetupConfig",
     "SgdConfig",
     "SmallCnnConfig",
     "SmallCnnParams",
@@ -95,8 +102,8 @@ class AdamWConfig(StrictModel):
 OptimizerConfig = Annotated[SgdConfig | AdamWConfig, Field(discriminator="type")]
 
 
-class RunConfig(StrictModel):
-    """What training runs and range tests have in common: all but the learning rate."""
+class SetupConfig(StrictModel):
+    """What all runs that are compared with each other share: all but the seed and the learning rate."""
 
     model: ModelConfig = Field(MlpConfig(architecture="mlp"), description="The network.")
     optimizer: OptimizerConfig = Field(SgdConfig(), description="How gradients become updates.")
@@ -104,7 +111,6 @@ class RunConfig(StrictModel):
     accumulation: Int = Field(
         1, ge=1, le=1024, description="Mini-batches per optimizer step, the unit of every schedule; their gradients are averaged over rows."
     )
-    seed: Int = Field(0, ge=0, lt=2**63, description="Fixes initial weights, data order, augmentation, dropout and splits.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast on a CUDA device that has it, else fp32; the job's config shows what was taken."
     )
@@ -117,12 +123,59 @@ class RunConfig(StrictModel):
     test_fraction: Annotated[float, Field(strict=True, gt=0, le=0.5)] | None = Field(
         None, description="Share of the rows kept for the test. Null: the dataset's own test rows, or a tenth where it has none."
     )
+    split_seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = Field(
+        None, description="Fixes which rows train, validate and test, so that runs with other seeds can share them. Null: the seed."
+    )
+
+
+class RunConfig(SetupConfig):
+    """What training runs and range tests have in common: all but the learning rate."""
+
+    seed: Int = Field(0, ge=0, lt=2**63, description="Fixes initial weights, data order, augmentation, dropout and splits.")
+
+
+class Budget(StrictModel):
+    """How long a run may be, in place of a length in its schedule: one of the two."""
+
+    minutes: Annotated[float, Field(strict=True, gt=0, le=100_000)] | None = Field(
+        None,
+        description="Wall-clock minutes of training on its worker, with range test, evaluation and snapshots; the run measures its speed "
+        "and plans its cycles so that the last one completes in time.",
+    )
+    epochs: Epochs | None = Field(None, description="Passes over the training rows; a range test of the job comes on top.")
+
+    @model_validator(mode="after")
+    def _is_one_length(self) -> Self:
+        if (self.minutes is None) == (self.epochs is None):
+            got = "neither" if self.minutes is None else f"minutes {self.minutes:g} and epochs {self.epochs:g}"
+            raise ValueError(f'budget must give minutes or epochs, got {got}: write for example {{"minutes": 20}} or {{"epochs": 40}}')
+        return self
 
 
 class TrainingConfig(RunConfig):
     """One training run, complete but for its data."""
 
-    schedule: ScheduleConfig = Field(WarmRestartsSchedule(), description="The learning rate as a function of the optimizer step.")
+    budget: Budget | None = Field(None, description="How long the run may be; the schedule then gives no length of its own. Null: it does.")
+    schedule: ScheduleConfig = Field(
+        WarmRestartsSchedule(), validate_default=True, description="The learning rate as a function of the optimizer step."
+    )
+
+    @field_validator("schedule")
+    @classmethod
+    def _one_length(cls, schedule: ScheduleConfig, info: ValidationInfo) -> ScheduleConfig:
+        """Sees to it that budget or schedule say how long the run is, and not both."""
+        if "budget" not in info.data:
+            return schedule  # wrong itself
+        if info.data["budget"] is None:
+            return with_length(schedule)
+        if lengths := given_length(schedule):
+            told = " and ".join(f"{name} {value:g}" for name, value in lengths.items())
+            raise ValueError(f"budget fixes the length of the run, but schedule gives {told}: leave {' and '.join(lengths)} or budget out")
+        if isinstance(schedule, WarmRestartsSchedule) and schedule.boundaries == "paper":
+            raise ValueError(
+                "boundaries 'paper' may cut the last cycle, which a budget is to complete: take 'balanced', or leave budget out"
+            )
+        return schedule
 
 
 class RangeTestConfig(RunConfig):
@@ -132,13 +185,22 @@ class RangeTestConfig(RunConfig):
         "exponential", description="exponential: equal ratios between the rates; linear: equal differences (1506.01186)."
     )
     start_lr: Rate = Field(1e-5, description="The first rate; > 0 for an exponential sweep.")
-    end_lr: MaxRate = Field(10.0, description="The last rate.")
+    end_lr: PositiveRate = Field(10.0, description="The last rate.")
     num_rates: Int = Field(100, ge=10, le=10_000, description="Number of rates N; both ends belong to the sweep.")
     steps_per_rate: Int = Field(1, ge=1, le=1000, description="Optimizer steps at each rate; their losses are averaged.")
     repeats: Int = Field(3, ge=1, le=100, description="Sweeps with seeds seed, seed + 1, …; their spread is the answer's confidence.")
     smoothing: Float = Field(0.9, ge=0, lt=1, description="Factor beta of the bias-corrected moving average of the losses.")
     divergence_factor: Float = Field(
         4.0, gt=1, le=1000, description="A sweep stops when the smoothed loss exceeds the best by this factor."
+    )
+    probes: Bool = Field(
+        True, description="Whether probes, short trainings at rates around the curve's minimum, decide on max_lr; false: the curve alone."
+    )
+    probe_steps: Annotated[int, Field(strict=True, ge=10, le=1_000_000)] | None = Field(
+        None, description="Optimizer steps of a probe. Null: one epoch, but at least 100 and at most 400 steps."
+    )
+    probe_repeats: Int = Field(
+        1, ge=1, le=100, description="Probes at each rate, with seeds seed, seed + 1, …; their losses are averaged, their spread is told."
     )
 
     @model_validator(mode="after")

@@ -54,7 +54,7 @@ def classification_diversity(member_probs_MBC: Tensor, labels_B: Tensor) -> Dive
     """The diversity of members that give probabilities."""
     probs_MBC = member_probs_MBC.double()
     chosen_MB = probs_MBC.argmax(2)
-    disagreement_MM = (chosen_MB[:, None] != chosen_MB[None]).double().mean(2)
+    disagreement_MM = torch.stack([(chosen_MB != chosen_B).double().mean(1) for chosen_B in chosen_MB])  # M x M x B would be large
     return Diversity(
         num_rows=len(labels_B),
         disagreement=_matrix(disagreement_MM),

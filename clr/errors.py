@@ -6,11 +6,15 @@
 - ``SnapshotError``, ``CheckpointError``: a file that is damaged or belongs to another run.
 - ``EnsembleError``: snapshots that do not belong together; ``InputError``: rows that an ensemble cannot take.
 
-``clr.schedules.ScheduleError`` stands beside its only user, and ``clr.config`` raises pydantic's own errors.
+``clr.config`` raises pydantic's own errors.
 """
 
 import difflib
 from collections.abc import Iterable
+
+
+class ScheduleError(ValueError):
+    """The schedule cannot be laid out over the steps it was given, or cannot be changed as asked."""
 
 
 class DatasetError(ValueError):
@@ -39,6 +43,10 @@ class SnapshotError(ValueError):
 
 class CheckpointError(ValueError):
     """The checkpoint is damaged, or belongs to another run."""
+
+
+class RateNotFoundError(ValueError):
+    """The range test of a run whose ``max_lr`` is "auto" has found no usable rate."""
 
 
 class DivergedError(ArithmeticError):

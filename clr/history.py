@@ -30,12 +30,15 @@ class Step(Protocol):
 class History:
     """Averages the mini-batch losses between the points of an even grid over the steps; the last step is always a point.
 
-    Means stay on the device until someone reads them, so recording never waits for it.
+    When the run gets another length, the points that are left are spread evenly over the steps that are left. Means stay on the
+    device until someone reads them, so recording never waits for it.
     """
 
     def __init__(self, num_steps: int, max_points: int = 1000) -> None:
         self._num_steps = num_steps
         self._max_points = max_points
+        self._grid_start = 0
+        self._grid_points = min(max_points, num_steps)
         self._rows: list[Row] = []
         self._unread: list[tuple[list[float], Tensor]] = []
         self._sum: Tensor | None = None
@@ -56,16 +59,23 @@ class History:
         loss = report.loss.double()
         self._sum = loss if self._sum is None else self._sum + loss
         self._count += 1
-        points = min(self._max_points, self._num_steps)
-        if report.step * points // self._num_steps > (report.step - 1) * points // self._num_steps:
+        if self._points_until(report.step) > self._points_until(report.step - 1):
             self._unread.append(([report.step, report.epoch, report.cycle, report.learning_rate], self._sum / self._count))
             self._sum, self._count = None, 0
+
+    def replan(self, step: int, num_steps: int) -> None:
+        """Spreads the points that are left over the steps after ``step`` of a run that now has ``num_steps``."""
+        points = max(1, self._max_points - len(self._rows) - len(self._unread))
+        self._num_steps, self._grid_start = num_steps, step
+        self._grid_points = min(points, num_steps - step)
 
     def rewind(self, step: int) -> None:
         """Forgets all that came after ``step``, to which the run has gone back; what is left counts as handed out."""
         self._rows = [row for row in self.rows if (row[0] or 0) <= step]
         self._sum, self._count = None, 0
         self._num_handed_out = len(self._rows)
+        if step < self._grid_start:
+            self.replan(step, self._num_steps)
 
     def new_rows(self) -> list[Row]:
         """The rows that ended since the last call; waits for the device."""
@@ -79,6 +89,8 @@ class History:
         return {
             "num_steps": self._num_steps,
             "max_points": self._max_points,
+            "grid_start": self._grid_start,
+            "grid_points": self._grid_points,
             "rows": [list(row) for row in self.rows],
             "sum": total if math.isfinite(total) else None,
             "count": self._count,
@@ -88,6 +100,7 @@ class History:
     def from_state(cls, state: dict[str, Any], device: str = "cpu") -> "History":
         """The history that ``state`` describes; its rows count as handed out."""
         history = cls(state["num_steps"], state["max_points"])
+        history._grid_start, history._grid_points = state["grid_start"], state["grid_points"]
         history._rows = [list(row) for row in state["rows"]]
         history._num_handed_out = len(history._rows)
         history._count = state["count"]
@@ -95,3 +108,6 @@ class History:
             total = math.nan if state["sum"] is None else state["sum"]
             history._sum = torch.tensor(total, dtype=torch.float64, device=device)
         return history
+
+    def _points_until(self, step: int) -> int:
+        return (step - self._grid_start) * self._grid_points // (self._num_steps - self._grid_start)

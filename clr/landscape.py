@@ -1,11 +1,8 @@
 """The landscape around the snapshots of a run: how sharp their minima are, which share a basin, how different they are.
 
-Cost, with M snapshots, P pairs and N rows, in passes over the N rows: M (1 + ``num_directions`` + about 4 ``ascent_steps``) for the
-rises, P (``num_lambdas`` - 2) + M for the lines (twice that with batch norm), and about 13 per product with the Hessian on
-``num_hessian_rows`` rows, M times up to ``max_iterations``; the rescaling check measures one more snapshot.
+What it costs is in ``clr.landscape_config.most_passes``.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -16,7 +13,9 @@ from torch import Tensor
 from clr.basins import BasinMap, Line, PointLoss, chosen_pairs, interpolate, map_basins, point_loss
 from clr.diversity import Diversity, classification_diversity, regression_diversity
 from clr.errors import EnsembleError, InputError
+from clr.finite import finite_document
 from clr.inference import network_outputs, predictions
+from clr.landscape_config import LandscapeSettings
 from clr.loss_surface import LossSurface, Rows
 from clr.randomness import generator
 from clr.rescaling import RescalingCheck, check_rescaling
@@ -25,61 +24,6 @@ from clr.snapshots import Snapshot
 from clr.targets import Task
 
 Result = TypeVar("Result")
-
-
-class LandscapeError(ValueError):
-    """A setting of the measurement is out of its bounds."""
-
-
-@dataclass(frozen=True)
-class LandscapeSettings:
-    """What to measure, and how much of it.
-
-    Attributes:
-        max_rows: Rows to measure on, and training rows for batch-norm statistics; more are sampled, the same ones each time.
-        radius: Of the ball, as a share of each filter's norm (0.05: at 0.1 the worst rise is many times the loss of guessing).
-        num_directions: Random directions for the mean rise.
-        ascent_steps: Gradient steps towards the worst rise.
-        num_hessian_rows: Rows for the Hessian's eigenvalue, the first of those above.
-        max_iterations: Products with the Hessian per snapshot, at least 2.
-        alpha: What the rescaling check divides weights by; a power of two keeps rounding out of it.
-        num_lambdas: Points on a line, both ends included.
-        max_pairs: Up to so many, all pairs are measured (28: eight snapshots); beyond, neighbours and the first with the last.
-        relative_threshold: Two snapshots share a basin if the barrier is at most this share of their mean loss …
-        absolute_threshold: … or of the loss of a constant prediction. The second counts where a network fits its rows so well that
-            any share of its loss is nothing: at 0.02 a barrier costs at most 2 % of all that there is to learn.
-        seed: Of the sample and the random directions.
-    """
-
-    max_rows: int = 2048
-    radius: float = 0.05
-    num_directions: int = 10
-    ascent_steps: int = 8
-    num_hessian_rows: int = 512
-    max_iterations: int = 50
-    alpha: float = 4.0
-    num_lambdas: int = 11
-    max_pairs: int = 28
-    relative_threshold: float = 0.1
-    absolute_threshold: float = 0.02
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be measured.
-
-        Raises:
-            LandscapeError: A setting below its least value.
-        """
-        least = {"max_rows": 1, "num_directions": 1, "ascent_steps": 0, "num_hessian_rows": 1, "max_iterations": 2, "num_lambdas": 3}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise LandscapeError(f"{name} must be at least {bound}, got {getattr(self, name)}: raise it")
-        for name in ("radius", "alpha"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise LandscapeError(f"{name} must be finite and above 0, got {getattr(self, name)}: take the default")
-        for name in ("max_pairs", "relative_threshold", "absolute_threshold"):
-            if not getattr(self, name) >= 0:
-                raise LandscapeError(f"{name} must be at least 0, got {getattr(self, name)}: take the default")
 
 
 @dataclass(frozen=True)
@@ -120,10 +64,10 @@ class LandscapeReport:
 
     def to_document(self) -> dict[str, Any]:
         """The report as JSON-able values; numbers that are not finite become null."""
-        document = asdict(self)
+        document = asdict(self) | {"settings": self.settings.model_dump()}
         for line, entry in zip(self.basins.lines, document["basins"]["lines"], strict=True):
             entry |= {"barrier": line.barrier, "is_one_basin": line.is_one_basin}
-        plain: dict[str, Any] = _plain(document)
+        plain: dict[str, Any] = finite_document(document)
         return plain
 
 
@@ -157,7 +101,7 @@ def measure_landscape(
     chosen, target = settings or LandscapeSettings(), torch.device(device)
     _check(snapshots, inputs, targets, train_inputs, held_out)
     rows = _sample(Rows(inputs, targets, snapshots[0].task, snapshots[0].preprocessing.target_std), chosen)
-    train_sample = train_inputs[_sampled(len(train_inputs), chosen, "landscape training rows")]
+    train_sample = train_inputs[sampled(len(train_inputs), chosen, "landscape training rows")]
     constant_loss, pairs = rows.constant_loss(), chosen_pairs(len(snapshots), chosen.max_pairs)
     ticks = _Ticks(len(snapshots) * 2 + len(pairs) + 1, on_progress)
 
@@ -239,11 +183,11 @@ def _diversity(snapshots: Sequence[Snapshot], inputs: Tensor, targets: Tensor, d
 
 
 def _sample(rows: Rows, settings: LandscapeSettings) -> Rows:
-    chosen = _sampled(len(rows), settings, "landscape rows")
+    chosen = sampled(len(rows), settings, "landscape rows")
     return Rows(rows.inputs[chosen], rows.targets[chosen], rows.task, rows.target_unit)
 
 
-def _sampled(num_rows: int, settings: LandscapeSettings, purpose: str) -> Tensor:
+def sampled(num_rows: int, settings: LandscapeSettings, purpose: str) -> Tensor:
     """Up to ``max_rows`` rows in random order, so that the first of them are a sample too."""
     return torch.randperm(num_rows, generator=generator(settings.seed, purpose))[: settings.max_rows]
 
@@ -271,15 +215,3 @@ def _check(
             raise InputError(
                 f"{name} must have one target each, got {len(rows)} rows and targets of shape {tuple(values.shape)}: pair them"
             )
-
-
-def _plain(value: object) -> Any:
-    """The same with lists for tuples, and None for numbers that JSON does not have."""
-    match value:
-        case dict():
-            return {key: _plain(entry) for key, entry in value.items()}
-        case list() | tuple():
-            return [_plain(entry) for entry in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value

@@ -22,17 +22,11 @@ def is_minimum(config: ScheduleConfig, schedule: Schedule, last: int) -> bool:
         return False
     match config:
         case WarmRestartsSchedule() | TriangularSchedule() | ExpRangeSchedule():
-            limit = config.cycle_limit or config.cycles
-            return schedule.cycle_of(last) < limit and not _is_cut(config, schedule, last)
+            cycle = schedule.cycle_of(last)
+            is_plateau = config.cycle_limit is not None and cycle >= config.cycle_limit
+            return not is_plateau and schedule.arcs[cycle].left(last + 1) == 0
         case CosineSchedule() | OneCycleSchedule():
             return last + 1 == schedule.num_steps
         case FixedSchedule() | StepSchedule() | ExponentialSchedule():
             return False
     assert_never(config)
-
-
-def _is_cut(config: ScheduleConfig, schedule: Schedule, last: int) -> bool:
-    """Whether the cycle that ends with step ``last`` is shorter than the paper's cycles."""
-    if not isinstance(config, WarmRestartsSchedule) or config.boundaries == "balanced":
-        return False
-    return (last + 1) % -(-schedule.num_steps // config.cycles) != 0

@@ -1,23 +1,30 @@
 """The learning-rate range test: train briefly over rising rates, and read off which rates are worth using (1506.01186, section 3.3).
 
-Every sweep trains a network of its own, so nothing of the caller's changes, torch's random state included. The answer is a
+A curve shows which rates train at all, but not which trains best: the best maximum rate was measured between a third of the rate at
+the curve's minimum and nearly three times it, depending on the network. So the curve only says where to look: *probes*, short
+annealed trainings at rates around the minimum, decide on ``max_lr`` by their loss on the validation rows (``clr.rate_ladder``).
+
+Every sweep and probe trains a network of its own, so nothing of the caller's changes, torch's random state included. The answer is a
 range with its spread over the repeats and a reason in words, or a refusal with its reason; never a suggestion that isn't one.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Literal
 
+import numpy as np
 import torch
 
-from clr.config import FixedSchedule, RangeTestConfig, RunConfig, TrainingConfig
+from clr.config import RangeTestConfig
 from clr.datasets import Dataset
+from clr.plans import Plan, resolve, run_plan
+from clr.probes import Probe, ProbeEnd, ProbeStep, constant_losses, endless_batches, judged_losses, probe, probe_length, training_config
 from clr.rate_curve import CurveAnswer, NoDescentError, read_curve, smooth, spread_decades, sweep_rates
+from clr.rate_ladder import FIRST_RUNGS, LadderChoice, Losses, choose, next_rung
 from clr.runs import Run
 from clr.schedules import Schedule
-from clr.training import resolve, run_plan
 
 ANSWERS = ("steepest", "minimum_tenth", "valley", "min_lr", "max_lr")
 
@@ -61,55 +68,101 @@ class RangeTestResult:
 
     Attributes:
         sweeps: One per repeat.
+        probes: One per rate that was tried, lowest first; empty where the curve alone decides.
         suggestions: ``steepest``, ``minimum_tenth``, ``valley``: medians over the repeats that had a descent; empty if refused.
         min_lr: Lower end of the range; None if refused.
-        max_lr: Upper end of the range; None if refused.
-        spread_decades: Standard deviation over the repeats, in decades, of each answer and of both ends.
-        level: How far the repeats agree on max_lr; "single" where there was one.
+        max_lr: Upper end of the range, by the probes where there are any; None if refused.
+        curve_max_lr: The upper end that the curve alone suggests; None where it has no descent.
+        spread_decades: Standard deviation over the repeats, in decades, of each answer; of max_lr only where several decide on it.
+        level: How far the repeats that decide on max_lr agree on it; "single" where there was one.
+        num_steps: Optimizer steps of all sweeps and probes, the price of the test.
         reason: Why this range, or why none, in words.
     """
 
     sweeps: tuple[Sweep, ...]
+    probes: tuple[Probe, ...]
     suggestions: dict[str, float]
     min_lr: float | None
     max_lr: float | None
+    curve_max_lr: float | None
     spread_decades: dict[str, float]
     level: Literal["high", "medium", "low", "single", "refused"]
+    num_steps: int
     reason: str
 
     @property
     def is_refused(self) -> bool:
-        """Whether the curves had no usable descent."""
+        """Whether the curves had no usable descent, or no probe learned what holds for validation rows."""
         return self.max_lr is None
 
 
 def range_test(config: RangeTestConfig, dataset: Dataset, *, device: str = "cpu") -> RangeTestResult:
-    """Sweeps ``config.repeats`` times and reads the curves.
+    """Sweeps, reads the curves, and probes around their minimum.
 
     Raises:
         RangeTestError: The training rows fill only one batch.
         DatasetError, ModelError: As ``clr.training.run_plan``.
     """
+    steps = search(config, dataset, device=device)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: RangeTestResult = end.value
+            return result
+
+
+def search(config: RangeTestConfig, dataset: Dataset, *, device: str = "cpu") -> Generator[RangeStep | ProbeStep, None, RangeTestResult]:
+    """The whole test step by step, so that its caller can show progress and leave at any time; returns the answer."""
     sweeps = []
     for repeat in range(config.repeats):
-        losses = [step.loss for step in sweep(config, dataset, repeat=repeat, device=device)]
+        losses = []
+        for step in sweep(config, dataset, repeat=repeat, device=device):
+            losses.append(step.loss)
+            yield step
         sweeps.append(finish_sweep(config, repeat, losses))
-    return conclude(config, sweeps)
+    return (yield from confirm(config, dataset, conclude(config, sweeps), device=device))
 
 
-def sweep(config: RangeTestConfig, dataset: Dataset, *, repeat: int, device: str = "cpu") -> Iterator[RangeStep]:
-    """One sweep, rate by rate; ends at the first loss that is not finite, or once the smoothed loss has diverged."""
-    training = _training_config(config, repeat)
-    plan = run_plan(training, dataset)
+def planned_steps(config: RangeTestConfig, steps_per_epoch: int) -> int:
+    """Optimizer steps of a test in which no sweep ends early and the first probes settle the choice."""
+    probes = len(FIRST_RUNGS) * config.probe_repeats if config.probes else 0
+    return _sweep_steps(config) + probes * probe_length(config, steps_per_epoch)
+
+
+def progress(config: RangeTestConfig, steps_per_epoch: int, event: RangeStep | ProbeStep) -> tuple[int, int]:
+    """Steps done and steps planned, as far as is known at ``event``; what ended early counts as done."""
+    planned = planned_steps(config, steps_per_epoch)
+    if isinstance(event, RangeStep):
+        return (event.repeat * config.num_rates + event.index + 1) * config.steps_per_rate, planned
+    before = _sweep_steps(config) + event.index * event.num_steps
+    return before + event.step, max(planned, before + event.num_steps)
+
+
+def range_test_plan(config: RangeTestConfig, dataset: Dataset) -> Plan:
+    """Lays out what a sweep trains, without training; every reason to refuse it shows here.
+
+    Raises:
+        RangeTestError: The training rows fill only one batch.
+        DatasetError, ModelError: As ``clr.training.run_plan``.
+    """
+    plan = run_plan(training_config(config, 0), dataset)
     if plan.steps_per_epoch < 2:
         raise RangeTestError(
             f"the {plan.num_train_rows} training rows fill one batch of {config.batch_size}: every step would see the same rows; "
             f"set batch_size to {max(1, plan.num_train_rows // 8)} or less"
         )
+    return plan
+
+
+def sweep(config: RangeTestConfig, dataset: Dataset, *, repeat: int, device: str = "cpu") -> Iterator[RangeStep]:
+    """One sweep, rate by rate; ends at the first loss that is not finite, or once the smoothed loss has diverged."""
+    training = training_config(config, repeat)
+    plan = range_test_plan(config, dataset)
     rates = sweep_rates(config.start_lr, config.end_lr, config.num_rates, exponential=config.sweep == "exponential")
     schedule = Schedule(len(rates) * config.steps_per_rate, (len(rates) * config.steps_per_rate,), rates.__getitem__)
     run = Run(resolve(training, device), dataset, schedule, plan.steps_per_epoch, torch.device(device))
-    batches = _batches(run)
+    batches = endless_batches(run)
     losses: list[float] = []
     for index, rate in enumerate(rates):
         measured = []
@@ -139,13 +192,14 @@ def conclude(config: RangeTestConfig, sweeps: Sequence[Sweep]) -> RangeTestResul
             answers.append(read_curve(one.learning_rate[: len(one.smoothed)], one.loss[: len(one.smoothed)], beta=config.smoothing))
         except NoDescentError as refusal:
             refusals.append(str(refusal))
+    num_steps = sum(len(one.loss) for one in sweeps) * config.steps_per_rate
     if len(refusals) * 2 >= len(sweeps):
         reason = f"no suggestion: in {len(refusals)} of {len(sweeps)} sweeps {refusals[0]}"
-        return RangeTestResult(tuple(sweeps), {}, None, None, {}, "refused", reason)
+        return RangeTestResult(tuple(sweeps), (), {}, None, None, None, {}, "refused", num_steps, reason)
     values = {name: [getattr(answer, name) for answer in answers] for name in ANSWERS}
     middle = {name: math.exp(median(map(math.log, several))) for name, several in values.items()}
     spread = {name: spread_decades(several) for name, several in values.items()}
-    level = _level(spread["max_lr"], len(answers))
+    spread["curve_max_lr"] = spread["max_lr"]
     reason = (
         f"the loss falls steadily between {middle['min_lr']:.2g} and {middle['max_lr']:.2g}, steepest at {middle['steepest']:.2g}; "
         + (
@@ -155,20 +209,94 @@ def conclude(config: RangeTestConfig, sweeps: Sequence[Sweep]) -> RangeTestResul
         )
         + (f"; {len(refusals)} of {len(sweeps)} sweeps had no descent" if refusals else "")
     )
-    suggestions = {name: middle[name] for name in ("steepest", "minimum_tenth", "valley")}
-    return RangeTestResult(tuple(sweeps), suggestions, middle["min_lr"], middle["max_lr"], spread, level, reason)
+    return RangeTestResult(
+        sweeps=tuple(sweeps),
+        probes=(),
+        suggestions={name: middle[name] for name in ("steepest", "minimum_tenth", "valley")},
+        min_lr=middle["min_lr"],
+        max_lr=middle["max_lr"],
+        curve_max_lr=middle["max_lr"],
+        spread_decades=spread,
+        level=_level(spread["max_lr"], len(answers)),
+        num_steps=num_steps,
+        reason=reason,
+    )
 
 
-def _training_config(config: RangeTestConfig, repeat: int) -> TrainingConfig:
-    shared = {name: getattr(config, name) for name in RunConfig.model_fields}
-    return TrainingConfig(**shared | {"seed": config.seed + repeat, "schedule": FixedSchedule(epochs=1)})
+def confirm(
+    config: RangeTestConfig, dataset: Dataset, curve: RangeTestResult, *, device: str = "cpu"
+) -> Generator[ProbeStep, None, RangeTestResult]:
+    """Probes around the curve's minimum until the choice is settled; returns the answer that they decide.
+
+    A refused ``curve`` comes back as it is, and so does every one where ``config.probes`` is false.
+    """
+    if curve.is_refused or not config.probes:
+        return curve
+    centre = 10 * curve.suggestions["minimum_tenth"]
+    constant = constant_losses(config, dataset)
+    ends: dict[int, list[ProbeEnd]] = {}
+    while (rung := next_rung(_pooled(ends, constant), constant_loss=constant.mean())) is not None:
+        index = sum(map(len, ends.values()))
+        ends[rung] = []
+        for repeat in range(config.probe_repeats):
+            one = probe(config, dataset, centre * 2.0**rung, repeat=repeat, index=index + repeat, device=device)
+            ends[rung].append((yield from one))
+    return _decided(curve, centre, ends, constant)
 
 
-def _batches(run: Run) -> Iterator[torch.Tensor]:
-    epoch = 0
-    while True:
-        yield from run.batches(epoch)
-        epoch += 1
+def _pooled(ends: Mapping[int, Sequence[ProbeEnd]], constant: Losses) -> dict[int, Losses]:
+    """Each rung's losses, row by row, as means over the repeats."""
+    return {rung: np.mean([judged_losses(end.losses, constant) for end in several], axis=0) for rung, several in ends.items()}
+
+
+def _decided(curve: RangeTestResult, centre: float, ends: Mapping[int, Sequence[ProbeEnd]], constant: Losses) -> RangeTestResult:
+    pooled = _pooled(ends, constant)
+    probes = tuple(Probe(centre * 2.0**rung, _mean_loss(ends[rung])) for rung in sorted(ends))
+    told = replace(curve, probes=probes, num_steps=curve.num_steps + sum(end.num_steps for several in ends.values() for end in several))
+    tried = f"{len(probes)} short trainings at rates from {probes[0].learning_rate:.2g} to {probes[-1].learning_rate:.2g}"
+    level = f"a constant's loss is {constant.mean():.4g}"
+    lowest = min(losses.mean() for losses in pooled.values())
+    if lowest >= constant.mean():
+        reason = (
+            f"no suggestion: none of {tried} predicts the validation rows better than a constant ({level}): set probe_steps higher, "
+            "or look at the data and the network"
+        )
+        return replace(told, suggestions={}, min_lr=None, max_lr=None, spread_decades={}, level="refused", reason=reason)
+    choice = choose(pooled, constant_loss=constant.mean())
+    assert curve.min_lr is not None
+    max_lr = centre * 2.0**choice.rung
+    num_repeats = len(ends[choice.rung])
+    spread = {name: value for name, value in curve.spread_decades.items() if name != "max_lr"}
+    if num_repeats > 1:
+        singles = [_pooled({rung: [several[n]] for rung, several in ends.items()}, constant) for n in range(num_repeats)]
+        spread["max_lr"] = spread_decades([2.0 ** choose(single, constant_loss=constant.mean()).rung for single in singles])
+    reason = f"of {tried}, {_why(choice, centre)} (loss {pooled[choice.rung].mean():.4g}, {level}); by the curves alone {curve.reason}"
+    return replace(
+        told,
+        min_lr=min(curve.min_lr, max_lr / 3),
+        max_lr=max_lr,
+        spread_decades=spread,
+        level=_level(spread.get("max_lr", 0.0), num_repeats),
+        reason=reason,
+    )
+
+
+def _why(choice: LadderChoice, centre: float) -> str:
+    """The choice in words."""
+    max_lr, best = centre * 2.0**choice.rung, centre * 2.0**choice.best
+    words = f"that at {best:.2g} and its neighbours predict the validation rows best"
+    if choice.rung < choice.best:
+        words += f", and {max_lr:.2g} is the lowest rate that is as good"
+    return words if choice.is_settled else words + "; rates beyond were not tried"
+
+
+def _mean_loss(ends: Sequence[ProbeEnd]) -> float | None:
+    means = [float(end.losses.mean()) for end in ends if end.losses is not None]
+    return fmean(means) if len(means) == len(ends) else None
+
+
+def _sweep_steps(config: RangeTestConfig) -> int:
+    return config.repeats * config.num_rates * config.steps_per_rate
 
 
 def _stop_reason(config: RangeTestConfig, losses: Sequence[float]) -> Literal["not_finite", "diverged"] | None:

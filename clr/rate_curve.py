@@ -5,6 +5,7 @@ their effect is even: with linear spacing the steepest descent moves to small ra
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,16 +20,11 @@ MIN_FALL = 0.03
 FALLING = 0.05
 """A slope of less than this share of the steepest is flat: a noiseless curve falls a little everywhere."""
 
+SLOPE_REACH = 1 / 25
+"""A slope is measured over this share of the sweep's decades to either side."""
+
 STEEP = 0.2
 """A descent belongs to the steep part while its slope is at least this share of the steepest."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One rate with the reason why it is suggested."""
-
-    learning_rate: float
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -74,14 +70,22 @@ def smooth(losses: Sequence[float], beta: float) -> list[float]:
 
 
 def smooth_centred(losses: Sequence[float], beta: float) -> list[float]:
-    """The mean of the moving averages from both ends, which has no lag.
+    """The mean of all losses with the weights ``beta ** distance``, which has no lag and is as quiet at the ends as it can be.
 
     A one-sided average follows by ``1 / (1 - beta)`` values, half a decade in a usual sweep: it would shift every answer
     to rates that are too high.
     """
-    forward = smooth(losses, beta)
-    backward = smooth(losses[::-1], beta)[::-1]
-    return [(a + b) / 2 for a, b in zip(forward, backward, strict=True)]
+    before, after = _weighted_sums(losses, beta), _weighted_sums(losses[::-1], beta)[::-1]
+    return [(a + b - loss) / (wa + wb - 1) for (a, wa), (b, wb), loss in zip(before, after, losses, strict=True)]
+
+
+def _weighted_sums(losses: Sequence[float], beta: float) -> list[tuple[float, float]]:
+    """For each loss the sum of it and those before it, with the weights ``beta ** distance``, and the sum of the weights."""
+    total, weight, sums = 0.0, 0.0, []
+    for loss in losses:
+        total, weight = loss + beta * total, 1 + beta * weight
+        sums.append((total, weight))
+    return sums
 
 
 def read_curve(rates: Sequence[float], losses: Sequence[float], *, beta: float) -> CurveAnswer:
@@ -108,7 +112,7 @@ def read_curve(rates: Sequence[float], losses: Sequence[float], *, beta: float) 
     curve = smooth_centred(clipped, beta)
     bottom = min(range(len(curve)), key=curve.__getitem__)
     _check_descent(level, curve, clipped, bottom, beta)
-    slopes = _slopes(axis, curve, half_width=max(1, len(curve) // 50))
+    slopes = _slopes(axis, curve)
     steepest = min(range(bottom + 1), key=slopes.__getitem__)
     if slopes[steepest] >= 0:
         raise NoDescentError("the smoothed loss never falls: start at a lower rate, or look at the data and the network")
@@ -141,11 +145,14 @@ def _check_descent(level: float, curve: Sequence[float], raw: Sequence[float], b
         )
 
 
-def _slopes(axis: Sequence[float], curve: Sequence[float], *, half_width: int) -> list[float]:
-    """Least-squares slope of the curve in a window around each value."""
+def _slopes(axis: Sequence[float], curve: Sequence[float]) -> list[float]:
+    """Least-squares slope of the curve around each value, over the same share of the axis everywhere; the ends take their neighbours'."""
+    reach = SLOPE_REACH * (axis[-1] - axis[0])
     slopes = []
-    for centre in range(len(axis)):
-        window = range(max(0, centre - half_width), min(len(axis), centre + half_width + 1))
+    for value in axis:
+        centre = min(max(value, axis[0] + reach), axis[-1] - reach)
+        first = min(bisect_left(axis, centre - reach), len(axis) - 2)
+        window = range(first, max(bisect_right(axis, centre + reach), first + 2))
         mean_x, mean_y = fmean(axis[i] for i in window), fmean(curve[i] for i in window)
         spread = sum((axis[i] - mean_x) ** 2 for i in window)
         slopes.append(sum((axis[i] - mean_x) * (curve[i] - mean_y) for i in window) / spread)

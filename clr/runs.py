@@ -1,5 +1,7 @@
 """A run between two optimizer steps: network, optimizer, data on the device, and the ensemble so far."""
 
+import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -10,15 +12,18 @@ from torch.nn import functional
 from clr.augmentation import Augmentation, augment
 from clr.checkpoints import Checkpoint, environment
 from clr.config import TrainingConfig
+from clr.cycle_rule import SAMPLE_ROWS, Look
 from clr.datasets import Dataset
-from clr.errors import CheckpointError, DivergedError
-from clr.inference import network_outputs, predictions
-from clr.metrics import classification_metrics, regression_metrics
+from clr.errors import CheckpointError, DivergedError, ScheduleError
+from clr.held_out import EnsembleMetrics, HeldOut
+from clr.inference import network_outputs
 from clr.minima import is_minimum
 from clr.models import build_model, has_dropout, is_convolutional
 from clr.optimizers import build_optimizer, restore_state, state_tensors
+from clr.planning import RunPlan
 from clr.preprocessing import Preprocessing, arrange
 from clr.randomness import generator, mix
+from clr.schedule_config import peak_rate
 from clr.schedules import Schedule
 from clr.snapshots import Metrics, Outputs, Snapshot
 from clr.splits import split_dataset
@@ -26,15 +31,6 @@ from clr.targets import Task
 
 MAX_ROLLBACKS = 3
 """Returns to the start of one cycle before a run counts as diverged."""
-
-
-@dataclass(frozen=True)
-class EnsembleMetrics:
-    """The mean prediction of the members so far, measured on the held-out rows."""
-
-    num_members: int
-    validation: Metrics
-    test: Metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +43,11 @@ class CycleEnd:
     snapshot: Snapshot
     ensemble: EnsembleMetrics
     _run: "Run"
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rates as they are planned now."""
+        return self._run.schedule
 
     def checkpoint(self) -> Checkpoint:
         """A copy on the CPU of all that is needed to go on after this cycle; only until the generator goes on."""
@@ -79,32 +80,31 @@ class Run:
         self.step = 0
         self.num_members = 0
         self.is_stopped = False
-        self._config, self._dataset, self._schedule, self._steps_per_epoch, self._device = (
-            config,
-            dataset,
-            schedule,
-            steps_per_epoch,
-            device,
-        )
+        self._config, self._dataset, self._steps_per_epoch, self._device = config, dataset, steps_per_epoch, device
         split = split_dataset(dataset, config)
-        self._train_rows = split.train
+        self._train_rows, self._validation_rows = split.train, split.validation
+        self.plan = RunPlan(
+            config.schedule,
+            schedule,
+            steps_per_epoch=steps_per_epoch,
+            num_train_rows=len(split.train),
+            num_validation=len(split.validation),
+        )
         self._preprocessing = Preprocessing.fit(dataset, split.train).to(device)
         self._inputs = dataset.inputs.to(device)
         self._targets = self._loss_targets().to(device)
         self._model = self._fresh_model()
         self._optimizer = build_optimizer(config.optimizer, self._model, schedule.rate(0))
+        self._last_loss = torch.zeros((), device=device)  # of the last step
         self._reseeds = has_dropout(config.model)
         self._mark_start_of_cycle()
         self._augmentation: Augmentation = "none" if config.augmentation == "auto" else config.augmentation
-        test_inputs, test_targets = self._inputs, dataset.targets
-        if dataset.test_inputs is not None and dataset.test_targets is not None:
-            test_inputs, test_targets = dataset.test_inputs.to(device), dataset.test_targets
-        self._held_out = {
-            "validation": (self._inputs, split.validation.to(device), dataset.targets[split.validation]),
-            "test": (test_inputs, split.test.to(device), test_targets[split.test]),
-        }
-        width = (dataset.num_outputs,) if dataset.task is Task.CLASSIFICATION else ()
-        self._sums = {part: torch.zeros(len(rows), *width, dtype=torch.float64) for part, (_, rows, _) in self._held_out.items()}
+        self._held_out = HeldOut(dataset, split, self._preprocessing, self._inputs, chooses_members=self.plan.decides_cycles)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rates as they are planned now."""
+        return self.plan.schedule
 
     def batches(self, epoch: int) -> tuple[Tensor, ...]:
         """The training rows in the order of ``epoch``, cut into optimizer steps; the last may be smaller."""
@@ -113,7 +113,7 @@ class Run:
 
     def learning_rate(self, step: int) -> float:
         """The schedule's rate, lowered in a cycle that had diverged."""
-        rate = self._schedule.rate(step)
+        rate = self.schedule.rate(step)
         if self._peak_scale == 1.0:
             return rate
         floor = getattr(self._config.schedule, "min_lr", 0.0)  # schedules without the field fall to 0
@@ -138,6 +138,7 @@ class Run:
             loss = torch.stack(losses).sum()
         self._optimizer.step()
         self.step += 1
+        self._last_loss = loss
         return loss
 
     def _backward(self, images: Tensor, targets: Tensor, num_rows: int | None = None) -> Tensor:
@@ -149,9 +150,9 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         return loss.detach()
 
-    def has_diverged(self, loss: Tensor) -> bool:
+    def has_diverged(self) -> bool:
         """Whether the loss of the last step or a weight after it is no finite number; waits for the device."""
-        tensors = (loss, *self._model.parameters())
+        tensors = (self._last_loss, *self._model.parameters())
         return not bool(torch.stack([tensor.detach().isfinite().all() for tensor in tensors]).all())
 
     def roll_back(self) -> Rollback:
@@ -160,7 +161,7 @@ class Run:
         Raises:
             DivergedError: The cycle has been rolled back ``MAX_ROLLBACKS`` times.
         """
-        diverged_at, cycle = self.step, self._schedule.cycle_of(self.step - 1)
+        diverged_at, cycle = self.step, self.schedule.cycle_of(self.step - 1)
         if self._rollbacks == MAX_ROLLBACKS:
             raise DivergedError(
                 f"the loss or a weight is no finite number at step {diverged_at}, also with the rates of cycle {cycle} lowered "
@@ -171,6 +172,7 @@ class Run:
         self._rollbacks += 1
         self._peak_scale /= 2
         self.step = self._minimum_step
+        self.plan.rewind(self.step)
         return Rollback(self.step, cycle, diverged_at, self._peak_scale, self._rollbacks)
 
     def _mark_start_of_cycle(self) -> None:
@@ -179,24 +181,46 @@ class Run:
         self._peak_scale = 1.0
         self._rollbacks = 0
 
+    def validation_losses(self) -> Tensor:
+        """The loss of each validation row, in evaluation mode, float64 on the CPU; the run goes on as if nobody had looked."""
+        return self._losses(self._validation_rows)[0]
+
+    def _losses(self, rows: Tensor) -> tuple[Tensor, float]:
+        """Of each row the loss that is trained on; and the error: the share of wrong classes, or the root of the mean square."""
+        self._model.eval()
+        outputs = network_outputs(self._model, self._preprocessing, self._inputs, rows.to(self._device)).double()
+        self._model.train()
+        targets = self._targets[rows.to(self._device)].cpu()
+        if self._dataset.task is Task.CLASSIFICATION:
+            return functional.cross_entropy(outputs, targets, reduction="none"), (outputs.argmax(1) != targets).double().mean().item()
+        squares = (outputs.squeeze(1) - targets.double()).square()
+        return squares, squares.mean().sqrt().item()
+
+    def look(self) -> None:
+        """Measures the network for the choice of cycles; without finite losses it is left to a later step, or to the next rollback."""
+        order = torch.randperm(len(self._train_rows), generator=generator(self._config.seed, "look"))
+        train, train_error = self._losses(self._train_rows[order[:SAMPLE_ROWS]])
+        validation, validation_error = self._losses(self._validation_rows)
+        losses = train.mean().item(), validation.mean().item()
+        if not all(map(math.isfinite, losses)):
+            return
+        share = self.schedule.rate(self.step - 1) / peak_rate(self._config.schedule)
+        self.plan.add_look(Look(self.step, share, *losses, train_error, validation_error))
+
     def end_cycle(self) -> CycleEnd:
         """Measures the network as it is, adds it to the ensemble, and takes the snapshot."""
         self._model.eval()
-        logits, targets, metrics, ensemble = {}, {}, {}, {}
-        for part, (inputs, rows, part_targets) in self._held_out.items():
-            outputs = network_outputs(self._model, self._preprocessing, inputs, rows)
-            predicted = predictions(outputs.double(), self._dataset.task, self._preprocessing)
-            self._sums[part] += predicted
-            logits[part] = outputs if self._dataset.task is Task.CLASSIFICATION else predicted.float()
-            targets[part] = part_targets
-            metrics[part] = self._measure(predicted, part_targets)
-            ensemble[part] = self._measure(self._sums[part] / (self.num_members + 1), part_targets)
+        metrics, outputs, ensemble = self._held_out.add_member(self._model)
         self._model.train()
         self.num_members += 1
-        held_out = Outputs(logits["validation"], targets["validation"], logits["test"], targets["test"])
-        snapshot = self._snapshot(metrics, held_out)
+        snapshot = self._snapshot(metrics, outputs)
         self._mark_start_of_cycle()
-        return CycleEnd(self.step, snapshot.epoch, snapshot.cycle, snapshot, EnsembleMetrics(self.num_members, **ensemble), self)
+        return CycleEnd(self.step, snapshot.epoch, snapshot.cycle, snapshot, ensemble, self)
+
+    def replan(self, step: int, num_steps: int, reason: str, evidence: Mapping[str, float]) -> None:
+        """Changes the length of the run after ``step``, the one just done."""
+        self._check_current(step)
+        self.plan.replan(step, num_steps, reason, evidence)
 
     def stop(self, step: int) -> CycleEnd:
         """Ends the run after ``step``, the one just done."""
@@ -206,20 +230,22 @@ class Run:
 
     def lacks_snapshot(self) -> bool:
         """Whether the last step ended a cycle whose snapshot is still to be taken."""
-        return self.step > 0 and self._schedule.is_cycle_end(self.step - 1) and self.num_members <= self._schedule.cycle_of(self.step - 1)
+        return self.step > 0 and self.schedule.is_cycle_end(self.step - 1) and self.num_members <= self.schedule.cycle_of(self.step - 1)
 
     def checkpoint(self, step: int) -> Checkpoint:
         """Everything that ``restore`` needs, copied to the CPU."""
         self._check_current(step)
         tensors = {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in state_tensors(self._optimizer).items()}
-        tensors |= {f"sums.{part}": total for part, total in self._sums.items()}
+        tensors |= {f"held_out.{name}": tensor for name, tensor in self._held_out.tensors().items()}
         tensors |= {f"minimum.{name}": tensor for name, tensor in self._minimum.items()}
+        tensors["last.loss"] = self._last_loss
         state = {
             "members": self.num_members,
             "minimum_step": self._minimum_step,
             "peak_scale": self._peak_scale,
             "rollbacks": self._rollbacks,
+            "plan": self.plan.state(),
             "config": self._config.model_dump(mode="json"),
             "dataset_sha256": self._dataset.sha256,
             "environment": environment(str(self._device)),
@@ -232,27 +258,30 @@ class Run:
         Raises:
             CheckpointError: It belongs to another config or other data, or lacks tensors.
         """
-        for name, value in (("config", self._config.model_dump(mode="json")), ("dataset_sha256", self._dataset.sha256)):
-            if checkpoint.state[name] != value:
-                raise CheckpointError(f"the checkpoint's {name} must be this run's, {value}, got {checkpoint.state[name]}: start anew")
-        if not 0 < checkpoint.step <= self._schedule.num_steps:
-            raise CheckpointError(f"the checkpoint's step must be in 1 … {self._schedule.num_steps}, got {checkpoint.step}: start anew")
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "sums": {}, "minimum": {}}
+        state = checkpoint.state
+        then = {"config": TrainingConfig.model_validate(state["config"]), "dataset_sha256": state["dataset_sha256"]}
+        for name, value in (("config", self._config), ("dataset_sha256", self._dataset.sha256)):
+            if then[name] != value:
+                raise CheckpointError(f"the checkpoint's {name} must be this run's, {value}, got {then[name]}: start anew")
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "held_out": {}, "minimum": {}, "last": {}}
         try:
             for name, tensor in checkpoint.tensors.items():
                 part, _, rest = name.partition(".")
                 parts[part][rest] = tensor
+            self.plan.restore(state["plan"])
             self._model.load_state_dict(parts["model"])
             restore_state(self._config.optimizer, self._optimizer, parts["optimizer"])
-            for name, total in self._sums.items():
-                total.copy_(parts["sums"][name])
+            self._held_out.restore(parts["held_out"], state["members"])
             for name, tensor in self._minimum.items():
                 tensor.copy_(parts["minimum"][name])
-            self._minimum_step, self._peak_scale = checkpoint.state["minimum_step"], checkpoint.state["peak_scale"]
-            self._rollbacks = checkpoint.state["rollbacks"]
-        except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"the checkpoint's tensors don't fit the run ({error}): resume from an older one") from error
-        self.step, self.num_members = checkpoint.step, checkpoint.state["members"]
+            self._last_loss = parts["last"]["loss"].to(self._device)
+            self._minimum_step, self._peak_scale = state["minimum_step"], state["peak_scale"]
+            self._rollbacks = state["rollbacks"]
+        except (KeyError, RuntimeError, TypeError, ScheduleError) as error:
+            raise CheckpointError(f"the checkpoint doesn't fit the run ({error}): resume from an older one") from error
+        if not 0 < checkpoint.step <= self.schedule.num_steps:
+            raise CheckpointError(f"the checkpoint's step must be in 1 … {self.schedule.num_steps}, got {checkpoint.step}: start anew")
+        self.step, self.num_members = checkpoint.step, state["members"]
 
     def _fresh_model(self) -> nn.Module:
         """The network with the seed's initial weights; torch's global generator is left as it was."""
@@ -280,13 +309,8 @@ class Run:
             return torch.autocast(self._device.type, torch.bfloat16)
         return nullcontext()
 
-    def _measure(self, predicted: Tensor, targets: Tensor) -> Metrics:
-        if self._dataset.task is Task.CLASSIFICATION:
-            return classification_metrics(predicted, targets)
-        return regression_metrics(predicted, targets)
-
     def _snapshot(self, metrics: dict[str, Metrics], outputs: Outputs) -> Snapshot:
-        schedule, last = self._schedule, self.step - 1
+        schedule, last = self.schedule, self.step - 1
         return Snapshot(
             cycle=schedule.cycle_of(last),
             step=self.step,

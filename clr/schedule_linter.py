@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from clr.config import ExpRangeSchedule, ScheduleConfig, TriangularSchedule, WarmRestartsSchedule
+from clr.schedule_config import is_rate_known
 from clr.schedules import Schedule
 
 SHORT_CYCLE_STEPS = 10
@@ -14,6 +15,9 @@ SHORT_CYCLE_STEPS = 10
 
 LOW_PEAK = 0.05
 """A restart to less than this share of the first peak hardly leaves the minimum it starts from."""
+
+SHORT_TRIANGLE_EPOCHS = 4
+"""A triangle of two step sizes of two epochs; 1506.01186, section 3.2, finds 2 to 10 good."""
 
 USUAL_CYCLES = 8
 """1704.00109, section 4, uses 4 to 8 cycles; its table of M shows no gain beyond."""
@@ -23,10 +27,12 @@ def lint_schedule(config: ScheduleConfig, schedule: Schedule, *, steps_per_epoch
     """Warnings about ``schedule``, which ``config`` gave for ``steps_per_epoch``; empty where there is nothing to say."""
     warnings = [*_about_lengths(schedule, steps_per_epoch)]
     match config:
+        case WarmRestartsSchedule(cycles="auto"):
+            pass  # what it chooses is measured, not meant
         case WarmRestartsSchedule():
-            warnings += [*_about_restarts(config, schedule), *_about_limit(config.cycle_limit, config.cycles, config.min_lr)]
+            warnings += [*_about_restarts(config, schedule), *_about_limit(config)]
         case TriangularSchedule() | ExpRangeSchedule():
-            warnings += [*_about_triangles(config), *_about_limit(config.cycle_limit, config.cycles, config.min_lr)]
+            warnings += [*_about_triangles(config, schedule.cycle_ends[0] / steps_per_epoch), *_about_limit(config)]
         case _ if config.snapshots > 1:
             warnings.append(_about_plain_snapshots(config, schedule))
     return warnings
@@ -50,6 +56,7 @@ def _about_lengths(schedule: Schedule, steps_per_epoch: int) -> Iterator[str]:
 
 
 def _about_restarts(config: WarmRestartsSchedule, schedule: Schedule) -> Iterator[str]:
+    assert config.cycles != "auto", "automatic cycles are not linted"
     if config.cycles == 1:
         yield "one cycle never restarts: this is plain cosine annealing with one snapshot"
     if config.boundaries == "paper":
@@ -62,8 +69,8 @@ def _about_restarts(config: WarmRestartsSchedule, schedule: Schedule) -> Iterato
         cut = schedule.cycle_ends[0] - (schedule.num_steps - (0, *schedule.cycle_ends)[-2])
         if cut > 0:
             yield (
-                f"the last cycle is cut {cut} steps short, at a learning rate of {last_rate:.3g}: its snapshot is no minimum; "
-                "boundaries 'balanced' completes every cycle"
+                f"the last cycle is cut {cut} steps short, at a learning rate of {_shown_rate(config, last_rate)}: "
+                "its snapshot is no minimum; boundaries 'balanced' completes every cycle"
             )
     last_peak = config.restart_decay ** (schedule.num_cycles - 1)
     if last_peak < LOW_PEAK:
@@ -78,30 +85,35 @@ def _about_restarts(config: WarmRestartsSchedule, schedule: Schedule) -> Iterato
         )
 
 
-def _about_limit(cycle_limit: int | None, cycles: int, min_lr: float) -> Iterator[str]:
-    if cycle_limit is None:
+def _about_limit(config: WarmRestartsSchedule | TriangularSchedule | ExpRangeSchedule) -> Iterator[str]:
+    cycle_limit, cycles = config.cycle_limit, config.cycles
+    if cycle_limit is None or cycles == "auto":
         return
     if cycle_limit >= cycles:
         yield f"cycle_limit {cycle_limit} has no effect: there are {cycles} cycles"
-    elif min_lr == 0:
+    elif config.min_lr == 0:
         yield f"after cycle_limit {cycle_limit} the rate stays at min_lr, which is 0: the rest of the run learns nothing"
     if cycle_limit == 1 < cycles:
         yield "cycle_limit 1 means that restarts never happen"
 
 
-def _about_triangles(config: TriangularSchedule | ExpRangeSchedule) -> Iterator[str]:
+def _about_triangles(config: TriangularSchedule | ExpRangeSchedule, epochs_per_cycle: float) -> Iterator[str]:
     if config.cycles < 3:
         yield f"{config.cycles} cycles are few: 1506.01186 (section 3.2) finds at least 3 needed"
-    if config.epochs_per_cycle < 4:
+    if epochs_per_cycle < SHORT_TRIANGLE_EPOCHS:
         yield (
-            f"a step size of {config.epochs_per_cycle / 2:g} epochs is short: 1506.01186 (section 3.2) finds 2 to 10 epochs good, "
+            f"a step size of {epochs_per_cycle / 2:g} epochs is short: 1506.01186 (section 3.2) finds 2 to 10 epochs good, "
             "so epochs_per_cycle of 4 to 20"
         )
 
 
 def _about_plain_snapshots(config: ScheduleConfig, schedule: Schedule) -> str:
-    rates = ", ".join(f"{schedule(end - 1):.3g}" for end in schedule.cycle_ends)
+    rates = ", ".join(_shown_rate(config, schedule(end - 1)) for end in schedule.cycle_ends)
     return (
         f"{config.type} has no restarts: its {schedule.num_cycles} snapshots are taken at rates {rates}, "
         "not at minima of cycles (the NoCycle control of 1704.00109)"
     )
+
+
+def _shown_rate(config: ScheduleConfig, rate: float) -> str:
+    return f"{rate:.3g}" if is_rate_known(config) else f"{rate:.3g} max_lr"

@@ -27,13 +27,65 @@ from clr.config import (
     WarmRestartsSchedule,
     as_fraction,
 )
+from clr.errors import ScheduleError
+from clr.rate_shapes import Shape, cosine_rate, rate_shape
+from clr.schedule_config import DEFAULT_EPOCHS, given_length, with_length
+
+__all__ = [
+    "Arc",
+    "Bend",
+    "Schedule",
+    "ScheduleError",
+    "balanced_ends",
+    "build_schedule",
+    "cosine_rate",
+    "has_cycles",
+    "lay_out",
+    "paper_ends",
+]
 
 MIN_CYCLE_STEPS = 2
 """A cycle of one step has a constant rate and no minimum."""
 
 
-class ScheduleError(ValueError):
-    """The schedule cannot be laid out over the steps it was given. The only exception of this module."""
+@dataclass(frozen=True)
+class Bend:
+    """From ``step`` on, ``left`` steps of an arc's length are shared out evenly up to ``end``."""
+
+    step: int
+    left: float
+    end: int
+
+
+@dataclass(frozen=True)
+class Arc:
+    """What anneals once, over the half-open range [start, end): a cycle, or the whole run of a schedule without cycles.
+
+    Attributes:
+        start: Its first step.
+        end: Exclusive.
+        length: Steps of the full annealing as it was first planned; a cycle that ``paper`` boundaries cut ends before.
+        bends: Where its end was moved; between them the annealing goes on at an even pace, so the rate has no jumps.
+    """
+
+    start: int
+    end: int
+    length: int
+    bends: tuple[Bend, ...] = ()
+
+    def left(self, step: int) -> float:
+        """How much of ``length`` is still to be annealed before ``step``; an exact integer up to the first bend."""
+        for bend in reversed(self.bends):
+            if step >= bend.step:
+                return bend.left * (bend.end - step) / (bend.end - bend.step)
+        return self.start + self.length - step
+
+    def bent(self, step: int, end: int) -> "Arc":
+        """The same arc up to ``step``, then on to a new end."""
+        if end == self.end:
+            return self
+        earlier = tuple(bend for bend in self.bends if bend.step < step)
+        return Arc(self.start, end, self.length, (*earlier, Bend(step, self.left(step), end)))
 
 
 @dataclass(frozen=True)
@@ -45,11 +97,13 @@ class Schedule:
         cycle_ends: Exclusive ends of the cycles, ascending; a snapshot is taken after step ``end - 1``. Under ``balanced``
             boundaries and for schedules without cycles the last end is ``num_steps``.
         rate: The learning rate of a step that is known to be in range.
+        arcs: One for each cycle, or one for the run of a schedule without cycles; empty for rates that no document describes.
     """
 
     num_steps: int
     cycle_ends: tuple[int, ...]
     rate: Callable[[int], float]
+    arcs: tuple[Arc, ...] = ()
 
     def __call__(self, step: int) -> float:
         """The learning rate of optimizer step ``step``, 0 <= step < num_steps."""
@@ -86,19 +140,44 @@ def build_schedule(config: ScheduleConfig, *, steps_per_epoch: int, epochs: floa
     if steps_per_epoch < 1:
         raise ScheduleError(f"steps_per_epoch must be >= 1, got {steps_per_epoch}: lower batch_size or add rows")
     match config:
-        case WarmRestartsSchedule():
-            return _with_warmup(_warm_restarts(config, _cycled_steps(config, steps_per_epoch, epochs)), config.warmup_steps)
-        case TriangularSchedule() | ExpRangeSchedule():
-            return _triangular(config, _cycled_steps(config, steps_per_epoch, epochs))
-        case OneCycleSchedule():
-            num_steps = _num_steps(epochs or config.epochs, steps_per_epoch)
-            return Schedule(num_steps, _spaced_ends(num_steps, config.snapshots), _one_cycle(config, num_steps))
-        case FixedSchedule() | StepSchedule() | ExponentialSchedule() | CosineSchedule():
-            num_steps = _num_steps(epochs or config.epochs, steps_per_epoch)
-            plain = Schedule(num_steps, _spaced_ends(num_steps, config.snapshots), _annealed_once(config, num_steps))
-            return _with_warmup(plain, config.warmup_steps)
+        case (
+            WarmRestartsSchedule(cycles="auto")
+            | FixedSchedule()
+            | StepSchedule()
+            | ExponentialSchedule()
+            | CosineSchedule()
+            | OneCycleSchedule()
+        ):
+            num_steps = _num_steps(epochs or config.epochs or DEFAULT_EPOCHS, steps_per_epoch)
+            ends = _spaced_ends(num_steps, 1 if isinstance(config, WarmRestartsSchedule) else config.snapshots)
+            arcs: tuple[Arc, ...] = (Arc(0, num_steps, num_steps),)
+        case WarmRestartsSchedule() | TriangularSchedule() | ExpRangeSchedule():
+            ends, arcs = _cycled(config, _cycled_steps(config, steps_per_epoch, epochs))
         case _:
             assert_never(config)
+    warmup_steps = getattr(config, "warmup_steps", 0)  # triangles and one_cycle warm up by themselves
+    if warmup_steps >= ends[0] and warmup_steps:
+        raise ScheduleError(
+            f"warmup_steps must be shorter than the first cycle ({ends[0]} steps), got {warmup_steps}: "
+            "lower warmup_steps or lengthen the cycle"
+        )
+    return lay_out(ends, arcs, rate_shape(config, ends[-1]))
+
+
+def lay_out(cycle_ends: tuple[int, ...], arcs: tuple[Arc, ...], shape: Shape) -> Schedule:
+    """The schedule whose rates are ``shape``'s along the arcs."""
+    ends = [arc.end for arc in arcs]
+
+    def rate(step: int) -> float:
+        index = bisect_right(ends, step)
+        return shape(index, arcs[index].left(step), arcs[index].length, step)
+
+    return Schedule(cycle_ends[-1], cycle_ends, rate, arcs)
+
+
+def has_cycles(config: ScheduleConfig) -> bool:
+    """Whether each of the schedule's snapshots ends an arc of its own."""
+    return isinstance(config, WarmRestartsSchedule | TriangularSchedule | ExpRangeSchedule)
 
 
 def balanced_ends(num_steps: int | Fraction, cycles: int, cycle_mult: Fraction = Fraction(1)) -> tuple[int, ...]:
@@ -149,15 +228,6 @@ def paper_ends(num_steps: int, cycles: int) -> tuple[int, ...]:
     return (*range(length, num_steps, length), num_steps)
 
 
-def cosine_rate(max_lr: float, min_lr: float, phase: int, length: int) -> float:
-    """Cosine annealing at ``phase`` of a cycle of ``length`` steps: exactly max_lr at 0, towards min_lr at ``length``.
-
-    1704.00109, equation 2, with ``1 + cos x`` written as ``2 sin²``, which does not cancel near the minimum: relative error
-    1.5e-16 there, against 5.7e-6 for the cosine at a million steps.
-    """
-    return min_lr + (max_lr - min_lr) * math.sin(math.pi * (length - phase) / (2 * length)) ** 2
-
-
 def _num_steps(epochs: float, steps_per_epoch: int) -> int:
     """T for a run of ``epochs``, which may be a fraction; exact."""
     num_steps = math.floor(as_fraction(epochs) * steps_per_epoch)
@@ -173,12 +243,14 @@ def _cycled_steps(
     config: WarmRestartsSchedule | TriangularSchedule | ExpRangeSchedule, steps_per_epoch: int, epochs: float | None
 ) -> Fraction:
     """T for a document that fixes its length by the length of its first cycle, or by ``epochs``; not yet rounded down."""
-    mult = as_fraction(config.cycle_mult) if isinstance(config, WarmRestartsSchedule) else Fraction(1)
-    length = epochs or (config.epochs if isinstance(config, WarmRestartsSchedule) else None)
+    assert config.cycles != "auto", "an automatic run is laid out as one arc"
+    document = given_length(with_length(config))
+    length = epochs or document.get("epochs")
     if length is not None:
         return Fraction(_num_steps(length, steps_per_epoch))
-    assert config.epochs_per_cycle is not None, "the document's validator fills one of the two lengths"
-    num_steps = as_fraction(config.epochs_per_cycle) * sum(mult**j for j in range(config.cycles)) * steps_per_epoch
+    mult = as_fraction(config.cycle_mult) if isinstance(config, WarmRestartsSchedule) else Fraction(1)
+    shares = sum((mult**j for j in range(config.cycles)), Fraction(0))
+    num_steps = as_fraction(document["epochs_per_cycle"]) * shares * steps_per_epoch
     if num_steps > MAX_STEPS:
         raise ScheduleError(
             f"a run must have at most {MAX_STEPS} optimizer steps, got more in {config.cycles} cycles with "
@@ -194,106 +266,17 @@ def _spaced_ends(num_steps: int, snapshots: int) -> tuple[int, ...]:
     return tuple((j + 1) * num_steps // snapshots for j in range(snapshots))
 
 
-def _annealed_once(config: FixedSchedule | StepSchedule | ExponentialSchedule | CosineSchedule, num_steps: int) -> Callable[[int], float]:
-    max_lr = config.max_lr
-    match config:
-        case FixedSchedule():
-            return lambda _: max_lr
-        case StepSchedule(gamma=gamma):
-            milestones = [math.floor(as_fraction(share) * num_steps) for share in config.milestones]
-            return lambda step: max_lr * gamma ** bisect_right(milestones, step)
-        case ExponentialSchedule(gamma=None):
-            return lambda step: max_lr * 0.01 ** (step / max(1, num_steps - 1))
-        case ExponentialSchedule(gamma=float(gamma)):
-            return lambda step: max_lr * gamma**step
-        case CosineSchedule(min_lr=min_lr):
-            return lambda step: cosine_rate(max_lr, min_lr, step, num_steps)
-    raise AssertionError(config)
-
-
-def _one_cycle(config: OneCycleSchedule, num_steps: int) -> Callable[[int], float]:
-    """1708.07120 as torch writes it: the rise ends at step ``pct T - 1``, the fall at step ``T - 1``."""
-    top = float(as_fraction(config.rise_fraction) * num_steps - 1)
-    last = num_steps - 1
-    if not 0 < top < last:
-        raise ScheduleError(
-            f"rise_fraction must leave at least one step to the rise and to the fall, got {config.rise_fraction:g} of {num_steps} steps: "
-            "train longer, or move rise_fraction towards one half"
-        )
-    start = config.max_lr / config.start_divisor
-    end = start / config.end_divisor
-
-    def rate(step: int) -> float:
-        if step <= top:
-            return start + (config.max_lr - start) * math.sin(math.pi * step / (2 * top)) ** 2
-        return end + (config.max_lr - end) * math.sin(math.pi * (last - step) / (2 * (last - top))) ** 2
-
-    return rate
-
-
-def _triangular(config: TriangularSchedule | ExpRangeSchedule, num_steps: Fraction) -> Schedule:
-    """1506.01186, section 3.1; the height is scaled per cycle (triangular2) or per step from the start (exp_range)."""
-    height = config.max_lr - config.min_lr
-
-    def rate(cycle: int, phase: int, length: int, step: int) -> float:
-        match config:
-            case ExpRangeSchedule(gamma=gamma):
-                scale = gamma**step
-            case TriangularSchedule(type="triangular2"):
-                scale = math.ldexp(1.0, -cycle)  # 2.0 ** cycle would overflow at cycle 1024
-            case _:
-                scale = 1.0
-        return config.min_lr + height * (1 - abs(2 * phase / length - 1)) * scale
-
-    return _cycled(balanced_ends(num_steps, config.cycles), config.min_lr, config.cycle_limit, rate)
-
-
-def _warm_restarts(config: WarmRestartsSchedule, num_steps: Fraction) -> Schedule:
-    peaks = [config.max_lr * config.restart_decay**j for j in range(config.cycles)]
-    if config.boundaries == "paper":
+def _cycled(
+    config: WarmRestartsSchedule | TriangularSchedule | ExpRangeSchedule, num_steps: Fraction
+) -> tuple[tuple[int, ...], tuple[Arc, ...]]:
+    """Ends and arcs of the cycles; what comes after ``cycle_limit`` cycles is one plateau."""
+    assert config.cycles != "auto", "an automatic run is laid out as one arc"
+    if isinstance(config, WarmRestartsSchedule) and config.boundaries == "paper":
         ends = paper_ends(math.floor(num_steps), config.cycles)
         whole = -(-math.floor(num_steps) // config.cycles)  # a cut last cycle anneals as if it were whole
     else:
-        ends = balanced_ends(num_steps, config.cycles, as_fraction(config.cycle_mult))
-        whole = 0
-
-    def rate(cycle: int, phase: int, length: int, _step: int) -> float:
-        return cosine_rate(peaks[cycle], config.min_lr, phase, whole or length)
-
-    return _cycled(ends, config.min_lr, config.cycle_limit, rate)
-
-
-def _cycled(
-    ends: tuple[int, ...],
-    min_lr: float,
-    cycle_limit: int | None,
-    rate_in_cycle: Callable[[int, int, int, int], float],
-) -> Schedule:
-    """A schedule given by ``rate_in_cycle(cycle, phase, length, step)``; after ``cycle_limit`` cycles one plateau at ``min_lr``."""
-    starts = (0, *ends)
-    limit = len(ends) if cycle_limit is None else cycle_limit
-
-    def rate(step: int) -> float:
-        cycle = bisect_right(ends, step)
-        if cycle >= limit:
-            return min_lr
-        return rate_in_cycle(cycle, step - starts[cycle], ends[cycle] - starts[cycle], step)
-
-    return Schedule(ends[-1], ends if limit >= len(ends) else (*ends[:limit], ends[-1]), rate)
-
-
-def _with_warmup(schedule: Schedule, warmup_steps: int) -> Schedule:
-    """Scales the first ``warmup_steps`` rates by ``(k + 1) / warmup_steps``; no boundary moves."""
-    if warmup_steps == 0:
-        return schedule
-    if warmup_steps >= schedule.cycle_ends[0]:
-        raise ScheduleError(
-            f"warmup_steps must be shorter than the first cycle ({schedule.cycle_ends[0]} steps), got {warmup_steps}: "
-            "lower warmup_steps or lengthen the cycle"
-        )
-
-    def rate(step: int) -> float:
-        plain = schedule.rate(step)
-        return plain * (step + 1) / warmup_steps if step < warmup_steps else plain
-
-    return Schedule(schedule.num_steps, schedule.cycle_ends, rate)
+        mult = as_fraction(config.cycle_mult) if isinstance(config, WarmRestartsSchedule) else Fraction(1)
+        ends, whole = balanced_ends(num_steps, config.cycles, mult), 0
+    if config.cycle_limit is not None and config.cycle_limit < len(ends):
+        ends = (*ends[: config.cycle_limit], ends[-1])
+    return ends, tuple(Arc(start, end, whole or end - start) for start, end in pairwise((0, *ends)))

@@ -76,7 +76,8 @@ def split_dataset(dataset: Dataset, config: TrainingConfig) -> Split:
         DatasetError: As ``split_sizes``.
     """
     sizes = split_sizes(dataset, config)
-    shuffled = torch.randperm(dataset.num_rows, generator=generator(config.seed, "split"))
+    seed = config.seed if config.split_seed is None else config.split_seed
+    shuffled = torch.randperm(dataset.num_rows, generator=generator(seed, "split"))
     classes = dataset.targets[shuffled] if dataset.task is Task.CLASSIFICATION else torch.zeros_like(shuffled)
     rows = shuffled[classes.argsort(stable=True)]  # class by class, each in random order
     counts = torch.from_numpy(_class_counts(dataset))

@@ -17,11 +17,11 @@ from service.limits import RequestIds, RequestLimits, body_limit_of
 from service.openapi import install_openapi, problem_responses
 from service.origins import OwnPagesOnly, is_loopback
 from service.query_parameters import refuse_undeclared_parameters
-from service.routes import datasets, ensembles, job_outputs, jobs, schedules, snapshots, system
+from service.routes import datasets, ensembles, figures, job_outputs, jobs, schedules, snapshots, system
 from worker.job_store import StoreUnavailable
 from worker.settings import Settings
 
-ROUTE_MODULES = (datasets, schedules, jobs, job_outputs, snapshots, ensembles, system)
+ROUTE_MODULES = (datasets, schedules, jobs, job_outputs, figures, snapshots, ensembles, system)
 
 DESCRIPTION = """Trains one network with cosine annealing and warm restarts, keeps a snapshot at every cycle minimum, and serves the
 averaged prediction of the snapshots. Errors are RFC 9457 problems; every code has a page under /problems/{code}."""

@@ -11,7 +11,7 @@ from clr.builtins import builtin_names
 from clr.config import ModelConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from service.media import JSON, NPY, OCTETS
 from service.prediction_bodies import DTYPES
-from worker.jobs import JobKind
+from worker.job_requests import REQUESTS
 from worker.settings import Settings
 
 Json = dict[str, Any]
@@ -28,7 +28,7 @@ def describe_choices() -> Json:
         "optimizers": [_member(model, "type", model) for model in _members(OptimizerConfig)],
         "augmentations": _choices("augmentation"),
         "precisions": _choices("precision"),
-        "kinds": list(JobKind),
+        "kinds": list(REQUESTS),
         "datasets": {"builtin": list(builtin_names()), "uploads": [".npz", ".csv"]},
         "predictions": {"content_types": [JSON, NPY, OCTETS], "dtypes": list(DTYPES)},
         "training_request": TrainingConfig.model_json_schema(),

@@ -2,7 +2,7 @@
 
 import typer
 
-from service import cli_data, cli_jobs, cli_machine, cli_processes
+from service import cli_data, cli_figures, cli_jobs, cli_machine, cli_processes, cli_range_test, cli_study
 
 app = typer.Typer(
     name="snapcycle",
@@ -24,6 +24,10 @@ app.command(rich_help_panel=START)(cli_machine.doctor)
 
 app.add_typer(cli_data.datasets, name="datasets", rich_help_panel=TRAIN)
 app.command(rich_help_panel=TRAIN)(cli_jobs.train)
+app.command(name="range-test", rich_help_panel=TRAIN)(cli_range_test.range_test)
+app.command(rich_help_panel=TRAIN)(cli_study.study)
+app.command(rich_help_panel=TRAIN)(cli_figures.evaluate)
+app.command(rich_help_panel=TRAIN)(cli_figures.figures)
 app.command(rich_help_panel=TRAIN)(cli_jobs.jobs)
 app.command(rich_help_panel=TRAIN)(cli_jobs.show)
 app.command(rich_help_panel=TRAIN)(cli_jobs.follow)

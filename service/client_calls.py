@@ -5,17 +5,16 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 import httpx2
 import numpy as np
 
 from service.client_core import Call, Json
+from service.client_requests import MODEL_FIELDS, DatasetRef, RangeTestOptions, StudyOptions, TrainOptions, id_of, training_request
 
 NPY = "application/x-npy"
 
-DatasetRef = str | Mapping[str, Any]
-"""A dataset's id, or the object that has it."""
 Inputs = np.ndarray | Sequence[Mapping[str, Any]]
 """What can be predicted: an array with a row per input, or a table's rows as ``{column: value}``."""
 
@@ -116,66 +115,20 @@ def preview_schedule(schedule: Json, *, steps_per_epoch: int, epochs: float | No
     return _post("/v1/schedules/preview", {"schedule": schedule, "steps_per_epoch": steps_per_epoch, "epochs": epochs})
 
 
-class TrainOptions(TypedDict, total=False):
-    """Fields of a training request, with those of the model and of the schedule lifted to the top.
-
-    What is left out gets the service's default; ``schedule`` gives a whole schedule in place of its lifted fields.
-    """
-
-    architecture: str
-    params: Json
-    schedule: Json
-    cycles: int
-    epochs_per_cycle: float
-    epochs: float
-    max_lr: float
-    min_lr: float
-    cycle_mult: float | str
-    restart_decay: float
-    warmup_steps: int
-    boundaries: str
-    optimizer: Json
-    batch_size: int
-    seed: int
-    precision: str
-    augmentation: str
-    validation_fraction: float
-    test_fraction: float
-    name: str
-    metadata: dict[str, str]
-
-
-MODEL_FIELDS = ("architecture", "params")
-SCHEDULE_FIELDS = (
-    "cycles",
-    "epochs_per_cycle",
-    "epochs",
-    "max_lr",
-    "min_lr",
-    "cycle_mult",
-    "restart_decay",
-    "warmup_steps",
-    "boundaries",
-)
-
-
-def training_request(dataset: DatasetRef, options: TrainOptions) -> Json:
-    """The body of ``POST /v1/jobs``.
-
-    Raises:
-        ValueError: Both ``schedule`` and one of its fields were given.
-    """
+def range_test(dataset: DatasetRef, **options: Unpack[RangeTestOptions]) -> Call[Json]:
+    """Submits a learning-rate range test; its ``result()`` has ``min_lr``, ``max_lr`` and the reason, or why there is none."""
     given: Json = dict(options)
     model = {name: given.pop(name) for name in MODEL_FIELDS if name in given}
-    schedule = {name: given.pop(name) for name in SCHEDULE_FIELDS if name in given}
-    if schedule and "schedule" in given:
-        raise ValueError(f"schedule and {', '.join(schedule)} were both given: put everything into schedule")
-    body: Json = {"kind": "train", "dataset_id": dataset if isinstance(dataset, str) else dataset["id"], **given}
-    if model:
-        body["model"] = model
-    if schedule:
-        body["schedule"] = {"type": "warm_restarts", **schedule}
-    return body
+    body = {"kind": "range_test", "dataset_id": id_of(dataset), **given}
+    return submit(body | {"model": model} if model else body)
+
+
+def study(dataset: DatasetRef, *, seeds: Sequence[int], **options: Unpack[StudyOptions]) -> Call[Json]:
+    """Submits a study; its ``result()`` compares snapshot ensemble and controls, with intervals over the seeds."""
+    given: Json = dict(options)
+    model = {name: given.pop(name) for name in MODEL_FIELDS if name in given}
+    body = {"kind": "study", "dataset_id": id_of(dataset), "seeds": list(seeds), **given}
+    return submit(body | {"model": model} if model else body)
 
 
 def train(dataset: DatasetRef, **options: Unpack[TrainOptions]) -> Call[Json]:

@@ -5,7 +5,7 @@ import json
 import httpx2
 
 from service import client_calls as calls
-from service.client_core import Call, Json, UnreachableError
+from service.client_core import Call, Json, UnreachableError, raise_for_problem
 
 MAX_FAILURES = 12
 """Connections in a row that brought no event; with the pauses between them about half a minute."""
@@ -61,6 +61,13 @@ class EventCursor:
         if self._failures > MAX_FAILURES:
             raise UnreachableError(url, error) from error
         return float(min(5.0, 0.1 * 2**self._failures))
+
+
+def raise_for_stream(response: httpx2.Response) -> None:
+    """Raises ``ApiError`` for an answer, read already, that is no stream; ``TransportError`` where the service will have one soon."""
+    if response.status_code == httpx2.codes.SERVICE_UNAVAILABLE:
+        raise httpx2.RemoteProtocolError(f"the service answered {response.status_code}")
+    raise_for_problem(response)
 
 
 def has_event(sent: httpx2.ServerSentEvent) -> bool:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Self
 import httpx2
 
 from service import client_calls as calls
-from service.client_core import POLL_SECONDS, JobFailedError, Json, raise_for_problem
-from service.client_events import EventCursor, has_event, read_event
+from service import client_figures
+from service.client_core import POLL_SECONDS, JobFailedError, Json
+from service.client_events import EventCursor, has_event, raise_for_stream, read_event
 from service.client_methods import C, JobMethod, Method, Part, of_id
 from service.client_parts import Ensemble
 
@@ -25,7 +26,6 @@ class JobMethods(Part[C]):
         self.data = data
         self.id: str = data["id"]
         self.status: str = data["status"]
-        self.ensemble: Ensemble[C] = Ensemble(client, data["ensemble_id"])
 
     refresh = JobMethod(of_id(calls.job))
     stop = JobMethod(of_id(calls.stop))
@@ -34,6 +34,20 @@ class JobMethods(Part[C]):
     snapshots = Method(of_id(calls.snapshots))
     metrics = Method(of_id(calls.metrics))
     result = Method(of_id(calls.result))
+    figures = Method(of_id(client_figures.figures))
+    figure = Method(of_id(client_figures.figure))
+
+    @property
+    def ensemble(self) -> Ensemble[C]:
+        """The ensemble of its snapshots.
+
+        Raises:
+            ValueError: It takes none: it is of another kind than train.
+        """
+        ensemble_id = self.data["ensemble_id"]
+        if ensemble_id is None:
+            raise ValueError(f"{self.id} is a {self.data['kind']} job, which takes no snapshots: its answer is result()")
+        return Ensemble(self.client, ensemble_id)
 
     def raise_if_failed(self) -> Self:
         """Returns itself.
@@ -62,7 +76,7 @@ class Job(JobMethods["Client"]):
         with self.client.http.sse(cursor.path, headers=cursor.headers) as source:
             if source.response.is_error:
                 source.response.read()
-                raise_for_problem(source.response)
+                raise_for_stream(source.response)
             yield from map(read_event, filter(has_event, source))
         cursor.check_is_at_end()
 
@@ -108,7 +122,7 @@ class AsyncJob(JobMethods["AsyncClient"]):
         async with self.client.http.sse(cursor.path, headers=cursor.headers) as source:
             if source.response.is_error:
                 await source.response.aread()
-                raise_for_problem(source.response)
+                raise_for_stream(source.response)
             async for sent in source:
                 if has_event(sent):
                     yield read_event(sent)

@@ -1,6 +1,7 @@
 """The parts of a client's interface that hold no state of their own: ``client.datasets``, ``client.ensembles`` and the like."""
 
 from service import client_calls as calls
+from service import client_figures
 from service.client_methods import C, JobMethod, ListMethod, Method, Part, of_id
 
 
@@ -25,6 +26,9 @@ class Jobs(Part[C]):
     """``client.jobs``."""
 
     train = JobMethod(calls.train)
+    range_test = JobMethod(calls.range_test)
+    study = JobMethod(calls.study)
+    evaluate = JobMethod(client_figures.evaluate)
     submit = JobMethod(calls.submit)
     get = JobMethod(calls.job)
     list = ListMethod(calls.jobs)

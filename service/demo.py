@@ -13,8 +13,8 @@ from clr.builtins import BuiltinArrays, read_builtin
 from clr.errors import DatasetError
 from service.cli_output import table
 from service.client import Client, ClientError, Job
-from service.client_calls import TrainOptions
 from service.client_core import Json
+from service.client_requests import TrainOptions
 from service.embedded import LaunchError, Stack
 from worker.settings import Settings
 

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clr.datasets import Dataset as LoadedDataset
+from service.ensembles import member_snapshots
 from service.schemas import Dataset, Ensemble, Job, Queue, Snapshot
 from worker.ids import ensemble_id_of
-from worker.jobs import JobRecord, JobStatus, allowed_actions
+from worker.jobs import JobKind, JobRecord, JobStatus, Phase, allowed_actions
 
 Json = dict[str, Any]
 
@@ -14,9 +15,11 @@ Json = dict[str, Any]
 def job_document(record: JobRecord) -> Job:
     """A job's record as its document."""
     path = f"/v1/jobs/{record.id}"
-    ensemble_id = ensemble_id_of(record.id)
+    ensemble_id = ensemble_id_of(record.id) if record.kind is JobKind.TRAIN else None
     queue = None
-    if record.status is JobStatus.QUEUED and record.position is not None:
+    if record.phase is Phase.WAITING_FOR_RUNS:
+        queue = Queue(position=None, reason="waiting for its own runs to end")
+    elif record.status is JobStatus.QUEUED and record.position is not None:
         ahead = record.position - 1
         queue = Queue(position=record.position, reason="waiting for a worker" if ahead == 0 else f"{ahead} jobs are before it")
     return Job(
@@ -36,6 +39,8 @@ def job_document(record: JobRecord) -> Job:
         requested_action=record.requested_action,
         allowed_actions=list(allowed_actions(record.status)),
         dataset_id=record.dataset_id,
+        parent_id=record.parent_id,
+        max_lr_from=record.max_lr_from,
         attempt=record.attempt,
         created_at=record.created_at,
         started_at=record.started_at,
@@ -50,8 +55,11 @@ def job_document(record: JobRecord) -> Job:
             "metrics": f"{path}/metrics",
             "result": f"{path}/result",
             "snapshots": f"{path}/snapshots",
-            "ensemble": f"/v1/ensembles/{ensemble_id}",
+            "figures": f"{path}/figures",
             "dataset": f"/v1/datasets/{record.dataset_id}",
+            **({"ensemble": f"/v1/ensembles/{ensemble_id}"} if ensemble_id else {}),
+            **({"parent": f"/v1/jobs/{record.parent_id}"} if record.parent_id else {}),
+            **({"range_test": f"/v1/jobs/{record.max_lr_from}"} if record.max_lr_from else {}),
         },
     )
 
@@ -108,7 +116,7 @@ def job_ensemble_document(record: JobRecord, snapshots: Sequence[Mapping[str, An
         name=record.name,
         job_id=record.id,
         version=len(snapshots),
-        members=[snapshot["id"] for snapshot in snapshots],
+        members=[snapshot["id"] for snapshot in member_snapshots(snapshots)],
         versions=[{"version": index + 1, **snapshot["ensemble"]} for index, snapshot in enumerate(snapshots) if snapshot.get("ensemble")],
         **_described(dataset),
         created_at=record.created_at,

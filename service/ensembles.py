@@ -1,7 +1,7 @@
 """Which snapshots stand behind an ensemble id: those of a job, or those that someone chose."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from service.errors import Problem
 from worker.artifacts import ArtifactStore
 from worker.ids import is_id, job_id_of_ensemble
 from worker.job_store import JobStore, StoreUnavailable
-from worker.jobs import JobRecord
+from worker.jobs import JobKind, JobRecord
 from worker.records import ensemble_key, read_document
 
 REMEMBERED = 1000
@@ -17,11 +17,17 @@ REMEMBERED = 1000
 
 @dataclass(frozen=True)
 class Members:
-    """One version of an ensemble: the manifests of its snapshots, in cycle order."""
+    """One version of an ensemble.
+
+    Attributes:
+        snapshots: The manifests of its members, in cycle order.
+        earlier: The manifests that came before them, which an earlier version may have had as members.
+    """
 
     ensemble_id: str
     version: int
     snapshots: tuple[Mapping[str, Any], ...]
+    earlier: tuple[Mapping[str, Any], ...] = ()
 
 
 class EnsembleDirectory:
@@ -50,7 +56,7 @@ class EnsembleDirectory:
             raise Problem(
                 "not_found", f"{ensemble_id} has the versions 1 to {latest.version}, got version {version}: leave it out for the latest"
             )
-        return Members(ensemble_id, version, latest.snapshots[:version])
+        return _grown(ensemble_id, (*latest.earlier, *latest.snapshots)[:version])
 
     def chosen(self, ensemble_id: str) -> dict[str, Any] | None:
         """The stored document of an ensemble that was put together by hand; None where there is none."""
@@ -67,12 +73,23 @@ class EnsembleDirectory:
                 return self._grown[ensemble_id]
             raise
         if snapshots:
-            return _remember(self._grown, Members(ensemble_id, len(snapshots), snapshots))
+            return _remember(self._grown, _grown(ensemble_id, snapshots))
         if (stored := self.chosen(ensemble_id)) is not None:
             return _remember(self._chosen, Members(ensemble_id, 1, tuple(stored["snapshots"])))
         self._grown.pop(ensemble_id, None)
         record = self._store.get(job_id)
-        raise unknown_ensemble(ensemble_id) if record is None else _not_ready(record)
+        raise unknown_ensemble(ensemble_id) if record is None or record.kind is not JobKind.TRAIN else _not_ready(record)
+
+
+def member_snapshots(snapshots: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Of a job's snapshots those that answer: all, or as many of the last ones as its run found best on validation."""
+    count = (snapshots[-1].get("ensemble") or {}).get("members", len(snapshots)) if snapshots else 0
+    return tuple(snapshots[len(snapshots) - count :])
+
+
+def _grown(ensemble_id: str, snapshots: tuple[Mapping[str, Any], ...]) -> Members:
+    members = member_snapshots(snapshots)
+    return Members(ensemble_id, len(snapshots), members, snapshots[: len(snapshots) - len(members)])
 
 
 def unknown_ensemble(ensemble_id: str) -> Problem:

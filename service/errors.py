@@ -20,7 +20,7 @@ from clr.errors import DatasetError, EnsembleError, InputError, ModelError, NpyE
 from clr.schedules import ScheduleError
 from service.validation import FieldError, parameter_errors
 from worker.artifacts import ArtifactDamaged, ArtifactMissing, ArtifactUnavailable, StoreFull
-from worker.job_store import DatasetGone, DatasetInUse, IdempotencyMismatch, InvalidState, JobMissing, StoreUnavailable
+from worker.job_store import DatasetGone, DatasetInUse, IdempotencyMismatch, InvalidState, JobMissing, RunInUse, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -228,6 +228,7 @@ TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     IdempotencyMismatch: _mismatch_problem,
     DatasetGone: lambda exc: invalid_field(str(exc), pointer="#/dataset_id"),
     DatasetInUse: lambda exc: Problem("in_use", str(exc), extra={"used_by": list(exc.job_ids)}),
+    RunInUse: lambda exc: Problem("in_use", str(exc), extra={"used_by": list(exc.job_ids)}),
     StoreUnavailable: lambda exc: Problem("backend_unavailable", str(exc)),
     ArtifactUnavailable: lambda exc: Problem("backend_unavailable", str(exc)),
     StoreFull: lambda exc: Problem("storage_full", str(exc)),

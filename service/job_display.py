@@ -19,7 +19,7 @@ class JobDisplay:
 
     def __init__(self, job: Json, *, console: Console | None = None) -> None:
         self.console = console or Console()
-        self._ends = cycle_ends(job)
+        self._ends = cycle_ends(job) if job["progress"]["cycles"] and job["progress"]["steps"] else ()
         self._bars = Progress(
             TextColumn("[bold]{task.description}", justify="left"),
             BarColumn(bar_width=None),
@@ -30,7 +30,7 @@ class JobDisplay:
             expand=True,
         )
         self._job_bar = self._bars.add_task("job", total=1.0, note="waiting for a worker")
-        self._cycle_bar = self._bars.add_task(f"cycle 1 of {len(self._ends)}", total=1.0, note="")
+        self._cycle_bar = self._bars.add_task(f"cycle 1 of {len(self._ends)}" if self._ends else job["kind"], total=1.0, note="")
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -47,7 +47,14 @@ class JobDisplay:
             case "progress":
                 self._show_progress(event)
             case "snapshot":
-                self.console.print(snapshot_line(event, num_cycles=len(self._ends)))
+                self.console.print(snapshot_line(event, num_cycles=max(len(self._ends), event["cycle"] + 1)))
+            case "learning_rate":
+                self.console.print(f"max_lr {event['max_lr']:.3g}: {event['result']['reason']}", highlight=False)
+            case "plan":
+                self._ends = tuple(event["cycle_ends"])
+                self.console.print(f"plan from step {event['step']:,} on: {event['reason']}", highlight=False)
+            case "warning":
+                self.console.print(f"warning: {event['message']}", highlight=False)
 
     def _show_state(self, state: Json) -> None:
         match state["status"]:
@@ -55,22 +62,35 @@ class JobDisplay:
                 self._bars.update(self._job_bar, completed=1.0, note="done")
                 self._bars.update(self._cycle_bar, completed=1.0)
             case "queued":
-                self._bars.update(self._job_bar, note="waiting for a worker")
-            case "running" if state["phase"] == "preparing_data":
-                self._bars.update(self._job_bar, note="preparing data")
+                runs_come_first = state["phase"] == "waiting_for_runs"
+                self._bars.update(self._job_bar, note="waiting for its runs" if runs_come_first else "waiting for a worker")
+            case "running" if state["phase"] != "training":
+                self._bars.update(self._job_bar, note=state["phase"].replace("_", " "))
             case "failed" | "cancelled" | "paused" as status:
                 self._bars.update(self._job_bar, note=status)
 
     def _show_progress(self, progress: Json) -> None:
+        if (share := progress.get("phase_fraction")) is not None:
+            self._bars.update(self._cycle_bar, completed=share)
+            return
         eta = progress["eta_seconds"]
         left = "" if eta is None else f", {duration(eta)} left"
-        self._bars.update(self._job_bar, completed=progress["fraction"], note=f"step {progress['step']:,} of {progress['steps']:,}{left}")
+        of_all = "" if progress["steps"] is None else f" of {progress['steps']:,}"  # a budget of minutes is planned once its speed is known
+        self._bars.update(self._job_bar, completed=progress["fraction"], note=f"step {progress['step']:,}{of_all}{left}")
+        loss, rate = progress["train_loss"], progress["learning_rate"]
+        measured = {"loss": loss and f"{loss:.4f}", "learning rate": rate and f"{rate:.2g}"}
+        note = ", ".join(f"{name} {value}" for name, value in measured.items() if value)
+        if "runs" in progress:
+            note = f"{progress['runs_ended']} of {progress['runs']} runs have ended"
+        if not self._ends:
+            self._bars.update(self._cycle_bar, completed=progress["fraction"], note=note)
+            return
         start, end = cycle_bounds(self._ends, progress["step"])
         self._bars.update(
             self._cycle_bar,
             description=f"cycle {self._ends.index(end) + 1} of {len(self._ends)}",
             completed=(progress["step"] - start) / (end - start),
-            note=f"loss {progress['train_loss']:.4f}, learning rate {progress['learning_rate']:.2g}",
+            note=note,
         )
 
 

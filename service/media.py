@@ -9,6 +9,7 @@ JSONL = "application/jsonl"
 SSE = "text/event-stream"
 NPY = "application/x-npy"
 OCTETS = "application/octet-stream"
+HTML = "text/html"
 
 
 def negotiated(accept: str | None, offered: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The OpenAPI document: FastAPI's own, completed by the bodies that the routes read themselves."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -7,13 +8,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.output_schemas import RangeTestOutput, TrainOutput
 from service.request_schemas import BuiltinDatasetRequest, EnsembleRequest, NoFields, SchedulePreviewRequest, StopRequest
 from service.schemas import Event, Prediction, ProblemDocument
-from worker.jobs import TrainJobRequest
+from service.study_schemas import StudyOutput
+from worker.job_requests import REQUESTS
 
 REF = "#/components/schemas/{model}"
-HAND_READ = (TrainJobRequest, BuiltinDatasetRequest, SchedulePreviewRequest, StopRequest, NoFields, EnsembleRequest)
-HAND_WRITTEN = (Prediction, ProblemDocument, Event)
+HAND_READ = (*REQUESTS.values(), BuiltinDatasetRequest, SchedulePreviewRequest, StopRequest, NoFields, EnsembleRequest)
+HAND_WRITTEN = (Prediction, ProblemDocument, Event, TrainOutput, RangeTestOutput, StudyOutput)
 
 Json = dict[str, Any]
 
@@ -21,6 +24,16 @@ Json = dict[str, Any]
 def json_body(model: type[BaseModel], example: Json, *, required: bool = True) -> Json:
     """``openapi_extra`` of a route that reads its JSON body itself."""
     return {"requestBody": {"required": required, "content": {"application/json": media(model, example)}}}
+
+
+def json_bodies(models: Mapping[str, type[BaseModel]], discriminator: str, examples: Mapping[str, Json]) -> Json:
+    """As ``json_body``, for a body that is one of several models, by the value of one field."""
+    choice = {"propertyName": discriminator, "mapping": {tag: REF.format(model=model.__name__) for tag, model in models.items()}}
+    content = {
+        "schema": {"oneOf": [reference(model) for model in models.values()], "discriminator": choice},
+        "examples": {tag: {"value": example} for tag, example in examples.items()},
+    }
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def media(model: type[BaseModel], example: Json) -> Json:

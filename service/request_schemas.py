@@ -1,6 +1,6 @@
 """What the API takes, as strict documents: unknown fields and parameters are refused.
 
-A training job's body is ``worker.jobs.TrainJobRequest``; the body of a prediction is read by hand (``service.prediction_bodies``).
+A job's body is ``worker.job_requests.JobRequest``; the body of a prediction is read by hand (``service.prediction_bodies``).
 """
 
 from typing import Annotated, Literal
@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field
 from clr.config import ScheduleConfig, StrictModel
 from service.validation import shown, similar
 from worker.ids import is_id, parse_snapshot_id
-from worker.jobs import JobKind, JobStatus, Metadata, Name
+from worker.job_requests import Metadata, Name
+from worker.jobs import JobKind, JobStatus
 
-EVENT_TYPES = ("state", "progress", "snapshot", "warning", "end")
+EVENT_TYPES = ("state", "progress", "learning_rate", "plan", "snapshot", "warning", "end")
 
 MAX_PREVIEW_STEPS = 1_000_000
 """Longest curve that a preview computes whole."""
@@ -128,6 +129,14 @@ class JobQuery(PageQuery):
     before: Annotated[str, AfterValidator(_job_id)] | None = Field(None, description="Jobs that come before this id in the list's order.")
     status: JobStatus | None = Field(None, description="Only jobs in this state.")
     kind: JobKind | None = Field(None, description="Only jobs of this kind.")
+
+
+class FigureQuery(StrictModel):
+    """What a figure shows besides its job."""
+
+    against: Annotated[str, AfterValidator(_job_id)] | None = Field(
+        None, description="Another job to show beside it, as the control of a snapshot ensemble: job_…."
+    )
 
 
 class SubmitQuery(StrictModel):

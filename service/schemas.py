@@ -80,7 +80,7 @@ class SchedulePreview(Document):
 class Queue(Document):
     """A job's place among those that wait."""
 
-    position: int = Field(description="1 is next.")
+    position: int | None = Field(description="1 is next; null where its own runs come first.")
     reason: str
 
 
@@ -97,13 +97,15 @@ class Job(Document):
     progress: Json
     queue: Queue | None
     snapshot_count: int
-    ensemble_id: str
+    ensemble_id: str | None = Field(description="Null for jobs without snapshots: of another kind than train.")
     best: Json | None
     error: Json | None
     stop_reason: str | None
     requested_action: str | None
     allowed_actions: list[str]
     dataset_id: str
+    parent_id: str | None = Field(description="The job that this one was made for.")
+    max_lr_from: str | None = Field(description="The range test from which max_lr was taken.")
     attempt: int
     created_at: str
     started_at: str | None
@@ -124,7 +126,7 @@ class DryRun(Document):
     warnings: list[str] = Field(description="What is allowed but probably not meant.")
     notes: list[str] = Field(description="What is decided only when a worker takes the job.")
     estimate: Json
-    schedule: Json
+    schedule: Json | None = Field(description="The learning rate of a training job over its steps.")
 
 
 class Metrics(Document):
@@ -137,8 +139,10 @@ class Metrics(Document):
     total_rows: int
 
 
-class Result(Document):
-    """What a job came to, from the artifact store."""
+class Result(BaseModel):
+    """What a job came to, from the artifact store; what its kind is for stands beside these."""
+
+    model_config = ConfigDict(extra="allow")
 
     object: Literal["result"] = "result"
     job_id: str
@@ -151,6 +155,24 @@ class Result(Document):
     ensemble: list[Json]
     history: Json
     config: Json
+
+
+class Figure(Document):
+    """A figure as Plotly draws it: ``plotly.graph_objects.Figure(document)`` in Python, ``Plotly.newPlot`` in a browser."""
+
+    data: list[Json]
+    layout: Json
+
+
+class FigureEntry(Document):
+    """A figure that a job of this kind can have."""
+
+    object: Literal["figure"] = "figure"
+    name: str
+    shows: str
+    available: bool
+    reason: str | None = Field(description="Why it is not available, and what to do.")
+    links: dict[str, str]
 
 
 class Event(BaseModel):
@@ -248,3 +270,9 @@ class EventPage(Page):
     """Events of a job, in order; ``last_id`` is the number to go on after."""
 
     data: list[Event]
+
+
+class FigurePage(Page):
+    """The figures of a job."""
+
+    data: list[FigureEntry]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -125,6 +125,9 @@ def _without_none(annotation: Any) -> Any:
 
 def _member(members: tuple[Any, ...], field: FieldInfo | None, tag: str | int) -> Any:
     """The member of a tagged union that has ``tag``, or None where the union has no tags."""
+    for member in members:  # of a union whose tags stand beside its members
+        if any(isinstance(mark, Tag) and mark.tag == tag for mark in getattr(member, "__metadata__", ())):
+            return member
     if field is None or not isinstance(field.discriminator, str):
         return None
     return next(member for member in members if tag in get_args(member.model_fields[field.discriminator].annotation))

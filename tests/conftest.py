@@ -10,8 +10,9 @@ from clr.config import TrainingConfig
 from tests.job_stores import complete_store
 from worker.artifacts import ArtifactStore
 from worker.ids import new_id
+from worker.job_specs import JobSpec, TrainSpec
 from worker.job_store import JobStore
-from worker.jobs import JobSpec, now_rfc3339
+from worker.jobs import now_rfc3339
 from worker.redis_connection import connect
 from worker.settings import Settings
 from worker.valkey_server import ValkeyServer
@@ -55,7 +56,7 @@ def new_spec() -> Callable[[], JobSpec]:
     """Makes the spec of a job of 5 cycles and 40 steps, each time with a new id."""
 
     def make() -> JobSpec:
-        return JobSpec(
+        return TrainSpec(
             id=new_id("job"),
             name="first run",
             dataset_id="ds_01M84K9HDDAJZAD5F3E26JSCXC",

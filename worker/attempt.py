@@ -9,12 +9,31 @@ from typing import Any
 
 from worker.artifacts import ArtifactUnavailable, StoreFull
 from worker.job_artifacts import JobArtifacts
+from worker.job_specs import JobSpec, TrainSpec
 from worker.job_store import Commit, JobStore, LostAttempt
 from worker.jobs import JobStatus, Phase, TerminalStatus, now_rfc3339
-from worker.protocol import CheckpointStaged, Failed, Progress, RolledBack, Row, SnapshotStaged, Started, TrainerJob
+from worker.protocol import (
+    CheckpointStaged,
+    Failed,
+    HistoryRows,
+    PhaseEntered,
+    Progress,
+    RateFound,
+    Replanned,
+    ResultStaged,
+    RolledBack,
+    Row,
+    SnapshotStaged,
+    Started,
+    TrainerJob,
+)
 from worker.results import best_snapshot, result_document
 
 logger = logging.getLogger(__name__)
+
+
+MOMENTARY = ("learning_rate", "train_loss", "phase_fraction")
+"""Members of a progress event that the record's progress lacks."""
 
 
 class FencedError(Exception):
@@ -30,9 +49,13 @@ class Attempt:
         self._job_id = job_id
         self._epoch = epoch
         self._lease_ms = lease_ms
+        self._spec: JobSpec | None = None
         self._config: dict[str, Any] | None = None
+        self._rate: dict[str, Any] | None = None
+        self._plan: list[dict[str, Any]] = []
         self._snapshots: dict[int, dict[str, Any]] = {}
         self._rows: list[Row] = []
+        self._output: dict[str, Any] = {}
         self._num_reported_rows = 0
         self._progress: Progress | None = None  # not reported yet
         self._phase: Phase | None = None  # not reported yet
@@ -41,16 +64,22 @@ class Attempt:
         """What the trainer is to do, with local, verified files.
 
         Raises:
-            ArtifactMissing, ArtifactDamaged: The spec or the dataset cannot be had.
+            ArtifactMissing, ArtifactDamaged: The spec, the dataset or what it needs of other jobs cannot be had.
         """
-        spec = self._artifacts.spec()
+        self._spec = spec = self._artifacts.spec()
+        self._rate = self._artifacts.learning_rate()
+        if isinstance(spec, TrainSpec) and self._rate is not None:  # an earlier attempt has found it
+            spec = spec.with_max_lr(self._rate["max_lr"])
         dataset_path = self._artifacts.dataset_path(spec.dataset_id)
         checkpoint_path = self._artifacts.checkpoint_path()
+        inputs = self._artifacts.inputs(spec)
         return TrainerJob(
-            config=spec.config,
+            spec=spec,
             dataset_path=str(dataset_path),
             checkpoint_path=str(checkpoint_path) if checkpoint_path else None,
             checkpoint_seconds=checkpoint_seconds,
+            files={name: str(path) for name, path in inputs.files.items()},
+            documents=inputs.documents,
         )
 
     def recall(self) -> None:
@@ -61,34 +90,42 @@ class Attempt:
 
     def note_start(self, started: Started) -> None:
         """Remembers where the trainer begins."""
-        self._config = started.config.model_dump(mode="json")
+        self._config = started.config
         self._rows = list(started.rows)
+        self._plan = list(started.plan)
 
-    def note_rows(self, rows: list[Row]) -> None:
-        """Remembers rows that the history has gained, for ``report_news``."""
-        self._rows += rows
+    def note(self, news: PhaseEntered | Progress | HistoryRows | ResultStaged) -> None:
+        """Remembers what waits for ``report_news`` and, of the result, for ``finish``."""
+        match news:
+            case PhaseEntered():
+                self._phase = news.phase
+            case Progress():
+                self._progress = news
+            case HistoryRows():
+                self._rows += news.rows
+            case ResultStaged():
+                self._output |= news.document
 
     def note_rollback(self, rolled_back: RolledBack) -> None:
         """Remembers that the history has become shorter, for ``report_rollback``."""
         self._rows = list(rolled_back.rows)
 
-    def note_progress(self, progress: Progress) -> None:
-        """Remembers the latest progress, for ``report_news``."""
-        self._progress = progress
+    def note_plan(self, replanned: Replanned) -> None:
+        """Remembers a change of plan, for ``finish``."""
+        self._plan.append(replanned.model_dump(mode="json", exclude={"type"}))
 
-    def note_phase(self, phase: Phase) -> None:
-        """Remembers the latest phase, for ``report_news``."""
-        self._phase = phase
+    @property
+    def has_nothing(self) -> bool:
+        """Whether the job has made nothing that would be kept."""
+        return not self._snapshots and not self._output
 
     def check_ours(self) -> None:
         """Renews the lease."""
         self._ensure(self._store.beat(self._job_id, self._epoch, self._lease_ms).ours)
 
-    def report_first_step(self) -> None:
-        """Tells that training has begun, and the resolved config."""
-        self._ensure(
-            self._store.report(self._job_id, self._epoch, phase=Phase.TRAINING, training_started=True, resolved_config=self._config)
-        )
+    def report_first_step(self, phase: Phase) -> None:
+        """Tells that the work has begun, and the resolved config."""
+        self._ensure(self._store.report(self._job_id, self._epoch, phase=phase, training_started=True, resolved_config=self._config))
 
     def report_warning(self, message: str) -> None:
         """Tells what the owner of the job ought to know."""
@@ -100,6 +137,20 @@ class Attempt:
         self._ensure(self._store.reset_metrics(self._job_id, self._epoch, self._rows))
         self._num_reported_rows = len(self._rows)
         self.report_warning(message)
+
+    def commit_rate(self, found: RateFound) -> None:
+        """Makes the rate that the job has found durable, then tells it, and the config that has it."""
+        self.check_ours()
+        self._rate = found.model_dump(mode="json", include={"max_lr", "epochs", "result"})
+        self._config = found.config
+        self._artifacts.put_learning_rate(self._rate)
+        event = ("learning_rate", self._rate)
+        self._ensure(self._store.report(self._job_id, self._epoch, event=event, resolved_config=self._config))
+
+    def report_plan(self, replanned: Replanned) -> None:
+        """Tells a change of plan."""
+        event = ("plan", replanned.model_dump(mode="json", exclude={"type"}))
+        self._ensure(self._store.report(self._job_id, self._epoch, event=event))
 
     def report_news(self, *, is_stopping: bool) -> None:
         """Tells the latest progress, phase and rows, if there are any; a job that is stopping stays in that phase."""
@@ -157,6 +208,7 @@ class Attempt:
             manifests=self._snapshots.values(),
             rows=self._rows,
             config=self._config,
+            output=self._output | self._choices(),
         )
         try:
             return self._artifacts.put_result(result)
@@ -166,8 +218,17 @@ class Attempt:
             logger.exception("job %s: its result could not be stored; the reconciler will try again", self._job_id)
             return result
 
+    def _choices(self) -> dict[str, Any]:
+        """What a training job has decided on the way: its highest rate, and its changes of plan."""
+        if not isinstance(self._spec, TrainSpec):
+            return {}
+        rate = self._rate
+        if self._spec.max_lr_from is not None:
+            rate = {"max_lr": self._spec.config.schedule.max_lr, "from_job": self._spec.max_lr_from}
+        return {"learning_rate": rate, "plan": self._plan}
+
 
 def _progress_documents(progress: Progress) -> tuple[dict[str, Any], tuple[str, dict[str, Any]]]:
-    """The record's progress, and the event, which has the loss besides."""
-    data = progress.model_dump(exclude={"type"}) | {"fraction": progress.step / progress.steps}
-    return {name: value for name, value in data.items() if name not in ("learning_rate", "train_loss")}, ("progress", data)
+    """The record's progress, and the event, which has besides what holds for that moment alone."""
+    data = progress.model_dump(exclude={"type"}) | {"fraction": progress.step / progress.steps if progress.steps else 0.0}
+    return {name: value for name, value in data.items() if name not in MOMENTARY}, ("progress", data)

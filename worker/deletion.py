@@ -2,23 +2,56 @@
 
 from contextlib import suppress
 
-from worker.artifacts import ArtifactStore
-from worker.job_store import JobMissing, JobStore
+from worker.artifacts import ArtifactMissing, ArtifactStore
+from worker.job_specs import StudySpec, read_spec
+from worker.job_store import JobMissing, JobStore, RunGoesOn, RunInUse
+from worker.jobs import JobKind
 from worker.records import job_prefix, spec_key
+from worker.study_runs import run_ids
 
 
 def delete_job(store: JobStore, artifacts: ArtifactStore, job_id: str) -> None:
-    """Removes a job that has ended, with everything that the artifact store has of it.
+    """Removes a job that has ended, with everything that the artifact store has of it; with a study go its runs.
 
     The record is the last to go: as long as it is there, the deletion can be asked for again, and the reconciler will finish it.
-    The spec is the first, because a rebuild brings back what has one.
+    The spec is the first, because a rebuild brings back what has one. A study's own spec stays until its runs are gone: it names them.
 
     Raises:
         JobMissing: There is no such job.
-        InvalidState: It has not ended.
+        InvalidState: It has not ended, or a run of it (RunGoesOn).
+        RunInUse: It is a run of a study that has not ended.
     """
+    record = store.get(job_id)
+    if record is None:
+        raise JobMissing(f"there is no job {job_id}")
+    if record.kind is JobKind.TRAIN and record.parent_id is not None:
+        study = store.get(record.parent_id)
+        if study is not None and not study.status.is_terminal:
+            raise RunInUse(job_id, study.id)
+    runs = _runs_of(artifacts, job_id) if record.kind is JobKind.STUDY else []
+    for run_id, run in zip(runs, store.standing(runs), strict=True):
+        if run is not None and not run.status.is_terminal:
+            raise RunGoesOn(record, run_id)
     store.begin_delete(job_id)
+    for run_id in runs:
+        with suppress(JobMissing):  # it was deleted by itself, or before an interruption
+            store.begin_delete(run_id)
+            _remove(store, artifacts, run_id)
+    _remove(store, artifacts, job_id)
+
+
+def _remove(store: JobStore, artifacts: ArtifactStore, job_id: str) -> None:
     artifacts.delete(spec_key(job_id))
     artifacts.delete_prefix(job_prefix(job_id))
     with suppress(JobMissing):  # the reconciler, or a second request, was faster
         store.delete(job_id)
+
+
+def _runs_of(artifacts: ArtifactStore, study_id: str) -> list[str]:
+    """The ids of a study's runs; none where its spec is gone, which goes after them."""
+    try:
+        spec = read_spec(artifacts.read(spec_key(study_id)))
+    except ArtifactMissing:
+        return []
+    assert isinstance(spec, StudySpec), "the kind of a job never changes"
+    return list(run_ids(spec).values())

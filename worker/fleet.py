@@ -67,6 +67,11 @@ class Fleet:
         with translated_errors():
             self._redis.srem(f"{self._prefix}unfiled", job_id)
 
+    def waiting(self) -> list[str]:
+        """Jobs that wait for runs of their own, to be woken once those have ended."""
+        with translated_errors():
+            return sorted(cast("set[str]", self._redis.smembers(f"{self._prefix}waiting")))
+
     def deleting(self) -> list[str]:
         """Jobs whose deletion has begun."""
         with translated_errors():

@@ -6,6 +6,7 @@ An ensemble and a snapshot carry the suffix of their job, so one id leads to the
 import re
 import secrets
 import time
+from hashlib import blake2b
 from typing import Literal
 
 Kind = Literal["ds", "job", "ens", "req", "worker"]
@@ -14,6 +15,7 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 """Crockford's base 32."""
 
 ULID_CHARS = 26
+_RANDOM_CHARS = 16
 _ULID = re.compile(rf"[0-7][{ALPHABET}]{{{ULID_CHARS - 1}}}")
 _SNAPSHOT = re.compile(rf"snap_({_ULID.pattern})_(0|[1-9][0-9]{{0,5}})")
 
@@ -21,6 +23,12 @@ _SNAPSHOT = re.compile(rf"snap_({_ULID.pattern})_(0|[1-9][0-9]{{0,5}})")
 def new_id(kind: Kind) -> str:
     """A fresh id: 48 bits of milliseconds since 1970 and 80 random bits, so that nobody can guess it."""
     return f"{kind}_{_encode(time.time_ns() // 1_000_000 << 80 | secrets.randbits(80))}"
+
+
+def derived_id(job_id: str, name: str) -> str:
+    """The id of a job that belongs to another one: of the same time, and always the same for the same name."""
+    digest = blake2b(f"{job_id}/{name}".encode(), digest_size=10).digest()
+    return job_id[:-_RANDOM_CHARS] + _encode(int.from_bytes(digest))[-_RANDOM_CHARS:]
 
 
 def is_id(kind: Kind, text: str) -> bool:

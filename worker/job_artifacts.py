@@ -13,7 +13,9 @@ from worker import records
 from worker.artifacts import AlreadyExists, ArtifactDamaged, ArtifactMissing, ArtifactStore
 from worker.dataset_store import dataset_path, get_dataset
 from worker.ids import snapshot_id_of
-from worker.jobs import JobSpec, now_rfc3339
+from worker.job_inputs import JobInputs, job_inputs
+from worker.job_specs import JobSpec, read_spec
+from worker.jobs import now_rfc3339
 from worker.protocol import CheckpointStaged, SnapshotStaged, StagedFile
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ class JobArtifacts:
 
     def spec(self) -> JobSpec:
         """The job as it was accepted."""
-        return JobSpec.model_validate_json(self._artifacts.read(records.spec_key(self._job_id)))
+        return read_spec(self._artifacts.read(records.spec_key(self._job_id)))
 
     def dataset_path(self, dataset_id: str) -> Path:
         """A verified local file with the job's data.
@@ -45,6 +47,14 @@ class JobArtifacts:
         if manifest is None:
             raise ArtifactMissing(f"there is no dataset {dataset_id}: upload it again and submit a new job")
         return dataset_path(self._artifacts, manifest)
+
+    def inputs(self, spec: JobSpec) -> JobInputs:
+        """What the job needs of other jobs.
+
+        Raises:
+            ArtifactMissing, ArtifactDamaged: It cannot be had.
+        """
+        return job_inputs(self._artifacts, spec)
 
     def checkpoint_path(self) -> Path | None:
         """A verified local file with the newest checkpoint that is intact; None where there is none."""
@@ -96,6 +106,22 @@ class JobArtifacts:
                 files[name] = self._store(key, file, directory)
         return self._create_document(f"{folder}/{records.MANIFEST}", _snapshot_manifest(self._job_id, staged, files))
 
+    def learning_rate(self) -> dict[str, Any] | None:
+        """What the job's own range test has found; None where there was none, or it isn't over."""
+        return records.read_document(self._artifacts, records.learning_rate_key(self._job_id))
+
+    def put_learning_rate(self, document: dict[str, Any]) -> None:
+        """Stores what the job's own range test has found.
+
+        Call it while the job is ours: what an earlier attempt has left there meanwhile, on a device with other bits, is replaced.
+        """
+        key = records.learning_rate_key(self._job_id)
+        try:
+            records.write_document(self._artifacts, key, document)
+        except AlreadyExists:
+            self._artifacts.delete(key)
+            records.write_document(self._artifacts, key, document)
+
     def put_result(self, result: dict[str, Any]) -> dict[str, Any]:
         """Stores how the job ended and returns that; the first result stays."""
         return self._create_document(records.result_key(self._job_id), result)
@@ -140,7 +166,8 @@ def _snapshot_manifest(job_id: str, staged: SnapshotStaged, files: dict[str, Any
         "metrics": {"validation": staged.validation, "test": staged.test},
         "ensemble": {
             "members": staged.ensemble_members,
-            "version": staged.ensemble_members,
+            "reason": staged.ensemble_reason,
+            "version": staged.cycle + 1,
             "validation": staged.ensemble_validation,
             "test": staged.ensemble_test,
         },

@@ -204,6 +204,8 @@ def _record(flat_fields: list[str], transitions: list[str], rank: int | None) ->
         config=document("config"),
         progress=document("progress"),
         created_at=fields["created_at"],
+        parent_id=fields.get("parent_id"),
+        max_lr_from=fields.get("max_lr_from"),
         started_at=moment("started_at"),
         training_started_at=moment("training_started_at"),
         finished_at=moment("finished_at"),

@@ -4,7 +4,7 @@ A worker's right to change a job is its epoch, the fencing token of its claim: e
 latest. The scripts stand in ``worker/lua``, with their arguments and answers in their heads.
 
 Exceptions: ``JobStoreError`` with ``StoreUnavailable``, ``JobMissing``, ``InvalidState``, ``IdempotencyMismatch``,
-``DatasetGone`` and ``DatasetInUse``. Every method may raise ``StoreUnavailable``, within about two seconds.
+``DatasetGone``, ``DatasetInUse``, ``StudyOver`` and ``RunInUse``. Every method may raise ``StoreUnavailable``, within about two seconds.
 """
 
 import builtins
@@ -20,10 +20,12 @@ import redis
 from worker import redis_connection
 from worker.fleet import Fleet
 from worker.job_queries import METRIC_COLUMNS, Event, JobQueries, Metrics, Page
-from worker.jobs import IDEMPOTENCY_SECONDS, Action, JobRecord, JobSpec, Phase, TerminalStatus, allowed_actions, key_sha256
+from worker.job_specs import JobSpec
+from worker.jobs import IDEMPOTENCY_SECONDS, Action, JobKind, JobRecord, Phase, TerminalStatus, allowed_actions, key_sha256
 from worker.redis_connection import JobStoreError, StoreUnavailable
 from worker.restoration import Restoration
 from worker.results import end_reason, snapshot_event
+from worker.run_queries import RunQueries
 from worker.settings import Settings, required_redis_url
 
 __all__ = [
@@ -42,7 +44,10 @@ __all__ = [
     "Metrics",
     "Page",
     "Refused",
+    "RunGoesOn",
+    "RunInUse",
     "StoreUnavailable",
+    "StudyOver",
     "SubmitResult",
     "connect",
 ]
@@ -76,6 +81,26 @@ class DatasetGone(JobStoreError):
     """The dataset was deleted while the job was being submitted."""
 
 
+class StudyOver(JobStoreError):
+    """The study of a run has ended, or has got all its runs."""
+
+
+class RunGoesOn(InvalidState):
+    """A study that was cancelled has runs that have not ended yet."""
+
+    def __init__(self, record: JobRecord, run_id: str) -> None:
+        super().__init__(record, "delete")
+        self.args = (f"{record.id} cannot be deleted yet, since its run {run_id} is still ending: ask again in a moment",)
+
+
+class RunInUse(JobStoreError):
+    """A study that has not ended needs the run; ``job_ids`` is that study."""
+
+    def __init__(self, job_id: str, study_id: str) -> None:
+        self.job_ids = [study_id]
+        super().__init__(f"{job_id} is a run of the study {study_id}, which has not ended: cancel that first, or wait for its end")
+
+
 class DatasetInUse(JobStoreError):
     """Jobs use the dataset; ``job_ids`` are theirs."""
 
@@ -104,9 +129,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Refused:
-    """Why a job cannot be claimed: another worker holds it, it has ended, its crashes were too many (poison), …"""
+    """Why a job cannot be claimed: another worker holds it, its own runs come first, it has ended, its crashes were too many (poison), …"""
 
-    reason: Literal["held", "cancelled", "done", "paused", "poison", "missing"]
+    reason: Literal["held", "waiting", "cancelled", "done", "paused", "poison", "missing"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +165,7 @@ def connect(settings: Settings) -> redis.Redis:
     return redis_connection.connect(required_redis_url(settings))
 
 
-class JobStore(JobQueries, Fleet, Restoration):
+class JobStore(JobQueries, RunQueries, Fleet, Restoration):
     """The jobs and workers of one service."""
 
     def find_submission(self, idempotency_key: str, body_sha256: str) -> str | None:
@@ -160,15 +185,23 @@ class JobStore(JobQueries, Fleet, Restoration):
         Raises:
             IdempotencyMismatch: The key was used with another body.
             DatasetGone: The dataset was deleted meanwhile.
+            StudyOver: The study whose run it is waits for none.
         """
         key = key_sha256(idempotency_key) if idempotency_key else ""
-        heads = (spec.id, spec.kind, spec.dataset_id, key, body_sha256, IDEMPOTENCY_SECONDS)
+        study = spec.parent_id or "" if spec.kind is JobKind.TRAIN else ""
+        heads = (spec.id, spec.kind, spec.dataset_id, key, body_sha256, IDEMPOTENCY_SECONDS, int(spec.waits_for_runs), study)
         result, answer = self._scripts.run("submit", *heads, *_flat(spec.record_fields()))
         if result == "mismatch":
             raise IdempotencyMismatch(answer)
         if result == "dataset_gone":
             raise DatasetGone(f"dataset {spec.dataset_id} was deleted: choose another one")
+        if result == "study_over":
+            raise StudyOver(f"study {answer} has ended: its runs are not needed any more")
         return SubmitResult(answer, replayed=result == "replayed")
+
+    def wake(self, job_id: str, reason: str) -> bool:
+        """Queues a job that has waited for its own runs; False where it doesn't wait any more. Publish its message then."""
+        return bool(self._scripts.run("wake", job_id, reason))
 
     def claim(self, job_id: str, owner: str, lease_ms: int, max_crashes: int) -> Claim | Refused:
         """Takes a job that waits, or one whose worker has been silent for longer than its lease (which counts as a crash)."""

@@ -1,15 +1,10 @@
-"""What a job is: its states, the request that makes it, the spec that the artifact store keeps, the live record."""
+"""What a job is while it lives: its kinds, states and phases, and the live record."""
 
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
-
-import orjson
-from pydantic import Field
-
-from clr.config import StrictModel, TrainingConfig
+from typing import Any, Literal
 
 IDEMPOTENCY_SECONDS = 86_400
 """How long a repeated submission is recognised."""
@@ -46,6 +41,12 @@ class JobKind(StrEnum):
 
     TRAIN = "train"
     """A snapshot ensemble, by one training run."""
+    RANGE_TEST = "range_test"
+    """A range of learning rates, by short runs over rising rates."""
+    STUDY = "study"
+    """A comparison of snapshot ensembles with their controls, by train jobs of its own."""
+    EVALUATE = "evaluate"
+    """The surroundings of a train job's minima, by measuring its snapshots."""
 
 
 class Phase(StrEnum):
@@ -53,10 +54,16 @@ class Phase(StrEnum):
 
     WAITING_FOR_WORKER = "waiting_for_worker"
     """No worker has taken it yet."""
+    WAITING_FOR_RUNS = "waiting_for_runs"
+    """The train jobs that it compares have not all ended; no worker can take it before."""
     PREPARING_DATA = "preparing_data"
     """A worker loads the data and, after an interruption, the checkpoint."""
+    FINDING_LEARNING_RATE = "finding_learning_rate"
+    """A range test chooses the highest rate of the training that follows."""
     TRAINING = "training"
     """Optimizer steps are being taken."""
+    MEASURING = "measuring"
+    """What a job of another kind than train is for: rates, minima or results are being measured."""
     SAVING_SNAPSHOT = "saving_snapshot"
     """A cycle has ended and its snapshot is being stored."""
     EVALUATING = "evaluating"
@@ -108,74 +115,14 @@ def allowed_actions(status: JobStatus) -> tuple[str, ...]:
             return ("delete",)
 
 
-Metadata = Annotated[
-    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
-    Field(max_length=16, description="Up to 16 pairs of text of your own: keys up to 64, values up to 512 characters."),
-]
-Name = Annotated[str, Field(min_length=1, max_length=200, description="A name for people.")]
-
-
-class TrainJobRequest(TrainingConfig):
-    """A training job as it is asked for: a training configuration, its data and labels for people."""
-
-    kind: Literal["train"] = Field("train", description="What the job computes.")
-    name: Name | None = None
-    dataset_id: str = Field(max_length=64, description="The dataset to train on: ds_….")
-    metadata: Metadata = Field(default_factory=dict)
-
-    def training_config(self) -> TrainingConfig:
-        """The part that decides the result."""
-        return TrainingConfig(**{name: getattr(self, name) for name in TrainingConfig.model_fields})
-
-
-class JobSpec(StrictModel):
-    """A job as it was accepted, for ever: the document that the artifact store keeps."""
-
-    id: str
-    kind: JobKind = JobKind.TRAIN
-    name: str | None
-    dataset_id: str
-    metadata: dict[str, str]
-    config: TrainingConfig
-    created_at: str = Field(description="RFC 3339, UTC.")
-    num_steps: int
-    num_cycles: int
-    epochs: float
-    steps_per_epoch: int
-    idempotency_key_sha256: str | None = Field(None, description="Hash of the Idempotency-Key that it was submitted with.")
-    body_sha256: str = Field("", description="Hash of the request's body.")
-
-    def record_fields(self) -> dict[str, str]:
-        """The fields of the live record that never change, and those of a job that has not begun."""
-        documents = {"name": self.name, "metadata": self.metadata, "progress": self.initial_progress()}
-        return {
-            "id": self.id,
-            **{name: orjson.dumps(document).decode() for name, document in documents.items()},
-            "config": self.config.model_dump_json(),
-            "created_at": self.created_at,
-        }
-
-    def initial_progress(self) -> dict[str, Any]:
-        """The progress of a job that has not begun."""
-        return {
-            "fraction": 0.0,
-            "cycle": 0,
-            "cycles": self.num_cycles,
-            "epoch": 0.0,
-            "epochs": self.epochs,
-            "step": 0,
-            "steps": self.num_steps,
-            "eta_seconds": None,
-            "samples_per_second": None,
-        }
-
-
 @dataclass(frozen=True)
 class JobRecord:
     """A job as it is now.
 
     Attributes:
         phase: None once the job is terminal.
+        parent_id: The job that this one belongs to.
+        max_lr_from: The range test from which its max_lr was taken.
         epoch: The fencing token of the latest claim; grows with every claim, 0 before the first.
         attempt: Claims so far.
         crashes: Attempts lost in a row without progress.
@@ -184,8 +131,8 @@ class JobRecord:
         error: category, message, suggestion.
         requested_action: The cancel or stop that the worker has still to carry out.
         started_at: First claim. RFC 3339 UTC, as all times.
-        training_started_at: First optimizer step.
-        config: The training configuration, resolved as far as it is known.
+        training_started_at: First optimizer step, or the first of what its kind does in place of training.
+        config: The configuration of its kind, resolved as far as it is known.
         transitions: Changes of status, oldest first: to, at, reason, actor.
     """
 
@@ -199,6 +146,8 @@ class JobRecord:
     config: dict[str, Any]
     progress: dict[str, Any]
     created_at: str
+    parent_id: str | None = None
+    max_lr_from: str | None = None
     started_at: str | None = None
     training_started_at: str | None = None
     finished_at: str | None = None

@@ -5,18 +5,21 @@ come the messages. A trainer is told to checkpoint and leave by SIGTERM, so that
 This module doesn't import torch.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from clr.config import TrainingConfig
+from worker.job_specs import JobSpec
+from worker.jobs import Phase
 
 EXIT_DRAINED = 75
 """Exit status of a trainer that was told to leave and did so (``EX_TEMPFAIL``: try again elsewhere)."""
 
 EXIT_FAILED = 1
 """Exit status of a trainer that sent ``Failed``."""
+
+Json = dict[str, Any]
 
 Row = Sequence[int | float | None]
 """One row of the history: step, epoch, cycle, learning_rate, train_loss."""
@@ -33,13 +36,15 @@ class Line(BaseModel):
 
 
 class TrainerJob(Line):
-    """What to train. Paths are absolute; the trainer reads them and writes only below its own working directory."""
+    """What to do. Paths are absolute; the trainer reads them and writes only below its own working directory."""
 
     type: Literal["job"] = "job"
-    config: TrainingConfig
+    spec: JobSpec
     dataset_path: str
     checkpoint_path: str | None
     checkpoint_seconds: float
+    files: Mapping[str, str] = {}  # further files by names of the kind's own, verified (see worker.job_inputs)
+    documents: Mapping[str, Json] = {}  # what the kind needs to know of other jobs, by names of its own
 
 
 class StopRequest(Line):
@@ -68,43 +73,46 @@ class Ready(Line):
 
 
 class Started(Line):
-    """The data are loaded and the run is laid out; training begins."""
+    """The data are loaded and the work is laid out; it begins."""
 
     type: Literal["started"] = "started"
-    config: TrainingConfig  # as resolved: no "auto" is left
-    step: int  # completed steps: 0, or those of the checkpoint
-    rows: Sequence[Row]  # the history so far
-    differences: list[str]  # how this environment differs from the checkpoint's; not empty: the bits may differ
+    config: Json  # the kind's configuration, resolved as far as it is known
+    step: int = 0  # completed steps: those of the checkpoint, if there is one
+    rows: Sequence[Row] = ()  # the history so far
+    plan: Sequence[Json] = ()  # the checkpoint's changes of plan: the members of Replanned but for its type
+    differences: Sequence[str] = ()  # how this environment differs from the checkpoint's; not empty: the bits may differ
 
 
 class FirstStep(Line):
-    """The first optimizer step of this process is done."""
+    """The first step of this process is done, whatever a step is to the job's kind."""
 
     type: Literal["first_step"] = "first_step"
     at: float  # seconds since the Unix epoch
+    phase: Phase = Phase.TRAINING  # what the steps are for
 
 
 class PhaseEntered(Line):
     """What the trainer does from now on."""
 
     type: Literal["phase"] = "phase"
-    phase: Literal["training", "evaluating", "saving_snapshot"]
+    phase: Phase
 
 
 class Progress(Line):
-    """How far the run is; at most four a second."""
+    """How far the job is, in steps of its kind's own; at most four a second. None stands for what its kind doesn't have."""
 
     type: Literal["progress"] = "progress"
     step: int
-    steps: int
-    epoch: float
-    epochs: float
-    cycle: int
-    cycles: int
-    learning_rate: float
-    train_loss: float
-    samples_per_second: float
-    eta_seconds: float
+    steps: int | None  # None while the length of the run is still to be measured
+    eta_seconds: float | None = None
+    epoch: float | None = None
+    epochs: float | None = None
+    cycle: int | None = None
+    cycles: int | None = None
+    learning_rate: float | None = None
+    train_loss: float | None = None
+    phase_fraction: float | None = None  # how far the phase is, where it takes no steps of the job
+    samples_per_second: float | None = None
 
 
 class HistoryRows(Line):
@@ -122,8 +130,32 @@ class RolledBack(Line):
     rows: Sequence[Row]  # the history up to the start of the cycle
 
 
+class RateFound(Line):
+    """The range test before a run has an answer. An attempt that takes over is handed a spec with the number, and doesn't repeat it."""
+
+    type: Literal["rate_found"] = "rate_found"
+    max_lr: float
+    epochs: float  # what the search cost, in passes over the training rows
+    result: Json  # worker.range_test_job.range_test_document
+    config: Json  # the run's, with the number
+
+
+class Replanned(Line):
+    """The plan of the run has changed; later progress tells the new length."""
+
+    type: Literal["replanned"] = "replanned"
+    step: int  # completed steps when it was decided
+    subject: Literal["cycles", "length"]
+    steps: int
+    cycles: int
+    cycle_ends: Sequence[int]  # exclusive, the past ones included
+    peaks: Sequence[float] | None  # shares of max_lr at which the cycles start; None: as the schedule says
+    reason: str
+    evidence: Mapping[str, float | None]
+
+
 class SnapshotStaged(Line):
-    """A snapshot lies ready. ``ensemble_*`` are the metrics of the mean over all members up to this one."""
+    """A snapshot lies ready. ``ensemble_*`` tell of the mean over the members up to this one, or over the last ``ensemble_members``."""
 
     type: Literal["snapshot"] = "snapshot"
     cycle: int
@@ -135,6 +167,7 @@ class SnapshotStaged(Line):
     validation: Metrics
     test: Metrics
     ensemble_members: int
+    ensemble_reason: str = ""  # why so many; empty: all of them
     ensemble_validation: Metrics
     ensemble_test: Metrics
     weights: StagedFile
@@ -149,8 +182,15 @@ class CheckpointStaged(Line):
     file: StagedFile
 
 
+class ResultStaged(Line):
+    """A part of the result that the job is for: its members join those of earlier parts at the top of the result document."""
+
+    type: Literal["result"] = "result"
+    document: Json
+
+
 class Finished(Line):
-    """The run is over and everything was staged."""
+    """The run is over and everything was staged. One that was stopped and has staged nothing was in fact cancelled."""
 
     type: Literal["finished"] = "finished"
     stop_reason: Literal["stopped"] | None
@@ -173,8 +213,11 @@ Message = Annotated[
     | Progress
     | HistoryRows
     | RolledBack
+    | RateFound
+    | Replanned
     | SnapshotStaged
     | CheckpointStaged
+    | ResultStaged
     | Finished
     | Failed,
     Field(discriminator="type"),

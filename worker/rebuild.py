@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from worker import records
 from worker.artifacts import ArtifactDamaged, ArtifactMissing, ArtifactStore
 from worker.ids import is_id
+from worker.job_specs import read_spec
 from worker.job_store import JobStore
-from worker.jobs import JobSpec
 from worker.restoration import StoredJob
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def _read(artifacts: ArtifactStore, job_id: str, names: set[str]) -> StoredJob:
     cycles = sorted(int(match[1]) for match in map(_SNAPSHOT.fullmatch, names) if match)
     manifests = [records.read_document(artifacts, f"{records.snapshot_prefix(job_id, cycle)}/{records.MANIFEST}") for cycle in cycles]
     return StoredJob(
-        spec=JobSpec.model_validate_json(artifacts.read(records.spec_key(job_id))),
+        spec=read_spec(artifacts.read(records.spec_key(job_id))),
         result=records.read_document(artifacts, records.result_key(job_id)) if "result.json" in names else None,
         manifests=[manifest for manifest in manifests if manifest is not None],
         checkpoint_step=max((int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match), default=0),

@@ -18,6 +18,7 @@ from worker.rebuild import rebuild, remove_half_deleted
 from worker.records import result_key, write_document
 from worker.results import result_of
 from worker.settings import Settings
+from worker.studies import advance_studies
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Pass:
     ended: list[str]
     republished: list[str]
     filed: list[str]
+    woken: list[str]
     forgotten_workers: list[str]
 
 
@@ -94,7 +96,7 @@ def reconcile_once(
     trust_leases: bool = True,
     unannounced_seconds: float = UNANNOUNCED_SECONDS,
 ) -> Pass:
-    """One pass: takes jobs from silent workers, sends lost messages again, stores missing results, forgets dead workers.
+    """One pass: takes jobs from silent workers, repeats lost messages, stores results, advances studies, forgets dead workers.
 
     Args:
         store: The job store.
@@ -114,11 +116,13 @@ def reconcile_once(
         elif outcome != "held":
             ended.append(job_id)
     _finish_deletions(store, artifacts)
+    filed = _file_results(store, artifacts)
+    woken = advance_studies(store, artifacts, publish)
     republished = store.unannounced(int(unannounced_seconds * 1000))
     for job_id in republished:
         logger.warning("job %s: its message was lost, it was sent again", job_id)
         publish(job_id)
-    return Pass(requeued, ended, republished, _file_results(store, artifacts), store.forget_dead_workers())
+    return Pass(requeued, ended, republished, filed, woken, store.forget_dead_workers())
 
 
 def _finish_deletions(store: JobStore, artifacts: ArtifactStore) -> None:

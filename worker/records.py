@@ -1,7 +1,7 @@
 """Where everything is in the artifact store. A manifest is written after the files that it names: without it they don't exist.
 
 datasets/<dataset>/data.safetensors, manifest.json
-jobs/<job>/spec.json, result.json
+jobs/<job>/spec.json, learning_rate.json, result.json
 jobs/<job>/snapshots/<cycle>/weights.safetensors, outputs.safetensors, manifest.json
 jobs/<job>/checkpoints/<step>-<epoch of the claim>/checkpoint.safetensors, manifest.json
 ensembles/<ensemble>.json
@@ -28,13 +28,18 @@ def job_prefix(job_id: str) -> str:
 
 
 def spec_key(job_id: str) -> str:
-    """The job as it was accepted: worker.jobs.JobSpec."""
+    """The job as it was accepted: worker.job_specs.JobSpec."""
     return f"jobs/{job_id}/spec.json"
 
 
 def result_key(job_id: str) -> str:
     """What came of a job that has ended."""
     return f"jobs/{job_id}/result.json"
+
+
+def learning_rate_key(job_id: str) -> str:
+    """The ``max_lr`` that a training job has found for itself, with its range test."""
+    return f"jobs/{job_id}/learning_rate.json"
 
 
 def snapshot_prefix(job_id: str, cycle: int) -> str:

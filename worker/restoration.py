@@ -8,7 +8,8 @@ from typing import Any, Literal, cast
 
 import orjson
 
-from worker.jobs import IDEMPOTENCY_SECONDS, JobSpec, JobStatus
+from worker.job_specs import JobSpec
+from worker.jobs import IDEMPOTENCY_SECONDS, JobStatus
 from worker.redis_connection import Scripts
 from worker.results import best_snapshot, end_reason, snapshot_event
 
@@ -38,14 +39,9 @@ class StoredJob:
 
     def progress(self) -> Json:
         """How far it had come, as far as that is stored."""
-        spec = self.spec
         step = max([self.checkpoint_step, *(manifest["step"] for manifest in self.manifests), *(row[0] or 0 for row in self.rows[-1:])])
-        return spec.initial_progress() | {
-            "fraction": min(1.0, step / spec.num_steps),
-            "cycle": min(len(self.manifests), spec.num_cycles - 1),
-            "epoch": step / spec.steps_per_epoch,
-            "step": step,
-        }
+        progress = self.spec.progress_at(int(step))
+        return progress | ({"cycle": min(len(self.manifests), progress["cycles"] - 1)} if progress["cycles"] else {})
 
 
 class Restoration:
@@ -85,6 +81,7 @@ class Restoration:
             end_reason(status, error, stop_reason) if status else "",
             _unix_ms(result.get("finished_at") or spec.created_at),
             "\n".join(map(_json, job.rows)),
+            int(spec.waits_for_runs),
             len(flat),
             *flat,
             *(text for snapshot in snapshots for text in snapshot),

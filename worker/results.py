@@ -31,6 +31,7 @@ def result_document(
     manifests: Iterable[Json],
     rows: Sequence[Sequence[float | None]],
     config: Json | None,
+    output: Json,
 ) -> Json:
     """What came of a job: the document that the artifact store keeps.
 
@@ -41,7 +42,8 @@ def result_document(
         finished_at: When it ended.
         manifests: Its snapshots, in the order of their cycles.
         rows: Its history, rows of METRIC_COLUMNS.
-        config: The training configuration, resolved as far as it is known.
+        config: The kind's configuration, resolved as far as it is known.
+        output: What its kind is for besides snapshots.
     """
     manifests = list(manifests)
     return {
@@ -53,6 +55,7 @@ def result_document(
         "ensemble": [each["ensemble"] for each in manifests],
         "history": {"columns": METRIC_COLUMNS, "rows": rows},
         "config": config,
+        "output": output,
     }
 
 
@@ -66,6 +69,7 @@ def result_of(store: JobQueries, record: JobRecord) -> Json:
         manifests=store.snapshots(record.id),
         rows=store.metrics(record.id).rows,
         config=record.config,
+        output={},  # only a worker has it
     )
 
 

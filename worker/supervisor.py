@@ -34,7 +34,10 @@ from worker.protocol import (
     Message,
     PhaseEntered,
     Progress,
+    RateFound,
     Ready,
+    Replanned,
+    ResultStaged,
     RolledBack,
     SnapshotStaged,
     Started,
@@ -211,16 +214,17 @@ class _Supervision:
             case Started():
                 self._take_start(message)
             case FirstStep():
-                self._owed.append(self._report_first_step)
-            case PhaseEntered():
-                self._attempt.note_phase(Phase(message.phase))
-            case Progress():
-                self._attempt.note_progress(message)
-            case HistoryRows():
-                self._attempt.note_rows(list(message.rows))
+                self._owed.append(partial(self._report_first_step, message.phase))
+            case PhaseEntered() | Progress() | HistoryRows() | ResultStaged():
+                self._attempt.note(message)
             case RolledBack():
                 self._attempt.note_rollback(message)
                 self._owed.append(partial(self._attempt.report_rollback, message.message))
+            case RateFound():
+                self._owed.append(partial(self._attempt.commit_rate, message))
+            case Replanned():
+                self._attempt.note_plan(message)
+                self._owed.append(partial(self._attempt.report_plan, message))
             case SnapshotStaged():
                 self._owed.append(partial(self._attempt.commit_snapshot, message, self._trainer.directory))
             case CheckpointStaged():
@@ -241,8 +245,8 @@ class _Supervision:
             warning = f"resumed in another environment, so the bits may differ: {'; '.join(started.differences)}"
             self._owed.append(partial(self._attempt.report_warning, warning))
 
-    def _report_first_step(self) -> None:
-        self._attempt.report_first_step()
+    def _report_first_step(self, phase: Phase) -> None:
+        self._attempt.report_first_step(phase)
         self._bench.trainers.warm()  # not earlier: importing torch would slow the first step down
 
     def _pay(self) -> None:
@@ -299,6 +303,9 @@ class _Supervision:
             self._attempt.finish(JobStatus.CANCELLED)
             return Outcome.FINISHED
         match self._last_word:
+            case Finished(stop_reason="stopped") if self._attempt.has_nothing:
+                self._attempt.finish(JobStatus.CANCELLED, stop_reason="stopped")
+                return Outcome.FINISHED
             case Finished(stop_reason=stop_reason):
                 self._attempt.finish(JobStatus.SUCCEEDED, stop_reason=stop_reason)
                 return Outcome.FINISHED

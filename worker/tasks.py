@@ -25,6 +25,7 @@ from worker.jobs import now_rfc3339
 from worker.reconciler import run_reconciler
 from worker.redis_connection import translated_errors
 from worker.settings import Settings
+from worker.studies import advance_study_of
 from worker.supervisor import Bench, supervise
 from worker.trainer_process import ScratchDirectory, TrainerProcess, WarmTrainers
 
@@ -136,6 +137,8 @@ class _Worker:
         self._job_id = job_id
         try:
             supervise(job_id, self._bench)
+            with suppress(StoreUnavailable):  # the reconciler does it then
+                advance_study_of(self._store, self._artifacts, self._publish, job_id)
         except StoreUnavailable as error:
             logger.warning("job %s: not claimed, its message will come again: %s", job_id, error)
         finally:

@@ -4,8 +4,10 @@ import errno
 
 import torch
 
-from clr.errors import DatasetError, DivergedError, ModelError
+from clr.errors import DatasetError, DivergedError, EnsembleError, ModelError, RateNotFoundError, SnapshotError
+from clr.range_test import RangeTestError
 from clr.schedules import ScheduleError
+from worker.pacing import BudgetError
 from worker.protocol import Failed
 
 
@@ -16,8 +18,14 @@ def failure_of(error: Exception) -> Failed:
             return Failed(category="diverged", message=str(error), suggestion="lower max_lr, for example to a tenth")
         case DatasetError():
             return Failed(category="data", message=str(error), suggestion="correct the data and upload them as a new dataset")
-        case ModelError() | ScheduleError():
+        case SnapshotError() | EnsembleError():
+            return Failed(category="data", message=str(error), suggestion="train again: the job's snapshots cannot be used")
+        case ModelError() | ScheduleError() | RangeTestError():
             return Failed(category="user", message=str(error), suggestion="change the configuration as the message says")
+        case BudgetError():
+            return Failed(category="user", message=str(error), suggestion="raise budget.minutes, or take a smaller network")
+        case RateNotFoundError():
+            return Failed(category="user", message=str(error), suggestion="give max_lr a number, for example 0.1")
         case MemoryError() | torch.OutOfMemoryError():
             return _out_of_memory(error)
         case RuntimeError() if "DefaultCPUAllocator" in str(error):  # torch has no type of its own for main memory

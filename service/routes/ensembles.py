@@ -25,7 +25,7 @@ from service.schemas import Ensemble, Prediction
 from service.validation import FieldError, shown
 from worker.ids import is_id, job_id_of_ensemble, new_id
 from worker.job_store import JobStore
-from worker.jobs import now_rfc3339
+from worker.jobs import JobKind, now_rfc3339
 from worker.records import ensemble_key, write_document
 from worker.settings import Settings
 
@@ -125,7 +125,7 @@ def get_one(ensemble_id: str, services: ServicesDep, store: StoreDep) -> Ensembl
     if not is_id("ens", ensemble_id):
         raise unknown_ensemble(ensemble_id)
     job_id = job_id_of_ensemble(ensemble_id)
-    if (record := store.get(job_id)) is not None:
+    if (record := store.get(job_id)) is not None and record.kind is JobKind.TRAIN:
         return job_ensemble_document(record, store.snapshots(job_id), services.datasets.load(record.dataset_id))
     if (stored := services.ensembles.chosen(ensemble_id)) is not None:
         return chosen_ensemble_document(stored)

@@ -116,7 +116,7 @@ def metrics(job_id: str, query: Annotated[MetricsQuery, Query()], store: StoreDe
 
 @router.get("/result", summary="Get the result")
 def result(job_id: str, services: ServicesDep, store: StoreDep) -> Result:
-    """What the job came to, once it has ended."""
+    """What the job came to, once it has ended; beside the members listed here stand those of its kind: TrainOutput, RangeTestOutput, …"""
     record = existing_job(store, job_id)
     if not record.status.is_terminal:
         raise Problem("not_ready", f"{job_id} is {record.status}: the result comes with its end", extra={"job_status": record.status})
@@ -126,7 +126,9 @@ def result(job_id: str, services: ServicesDep, store: StoreDep) -> Result:
         job_id=job_id,
         kind=record.kind,
         **ended,
-        **{name: stored[name] for name in ("snapshots", "ensemble", "history", "config")},
+        **{name: stored[name] for name in ("snapshots", "ensemble", "history")},
+        config=stored["config"] or record.config,  # a job that failed before it began has none of its own
+        **stored.get("output", {}),
     )
 
 

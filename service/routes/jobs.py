@@ -10,21 +10,20 @@ from service.errors import Problem
 from service.idempotency import IdempotencyKey
 from service.json_bodies import json_document, optional_json_document, validated
 from service.media import JSON
-from service.openapi import json_body
+from service.openapi import json_bodies, json_body
 from service.request_schemas import JobQuery, NoFields, StopRequest, SubmitQuery
-from service.routes.schedules import curve
 from service.schemas import DryRun, Job, JobPage
-from service.submission import check_job, estimate, notes, submit_job, warnings
+from service.submission import announce, check_job, read_request, submit_job
 from worker.deletion import delete_job
 from worker.ids import is_id
+from worker.job_requests import REQUESTS
 from worker.job_store import JobStore
-from worker.jobs import Action, JobRecord, TrainJobRequest
+from worker.jobs import Action, JobKind, JobRecord
+from worker.studies import cancel_stray_runs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-DRY_RUN_POINTS = 1000
-
-EXAMPLE = {
+TRAIN_EXAMPLE = {
     "kind": "train",
     "name": "first run",
     "dataset_id": "ds_01JDEADBEEF0000000000000000",
@@ -37,13 +36,41 @@ EXAMPLE = {
     "metadata": {"team": "vision"},
 }
 
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "train": TRAIN_EXAMPLE,
+    "range_test": {
+        "kind": "range_test",
+        "dataset_id": "ds_01JDEADBEEF0000000000000000",
+        "model": {"architecture": "small_cnn", "params": {"width": 16}},
+        "sweep": "exponential",
+        "start_lr": 1e-5,
+        "end_lr": 10.0,
+        "repeats": 3,
+    },
+    "study": {
+        "kind": "study",
+        "dataset_id": "ds_01JDEADBEEF0000000000000000",
+        "model": {"architecture": "small_cnn", "params": {"width": 16}},
+        "max_lr": 0.1,
+        "epochs": 20,
+        "cycles": 5,
+        "seeds": [0, 1, 2],
+        "arms": ["snapshot_ensemble", "step", "cosine", "no_cycle", "independent"],
+    },
+    "evaluate": {
+        "kind": "evaluate",
+        "job_id": "job_01JDEADBEEF0000000000000000",
+        "landscape": {"max_rows": 1024, "max_pairs": 28},
+    },
+}
+
 
 @router.post(
     "",
     summary="Submit a job",
     status_code=202,
     response_model=Job,
-    openapi_extra=json_body(TrainJobRequest, EXAMPLE),
+    openapi_extra=json_bodies(REQUESTS, "kind", EXAMPLES),
     responses={200: {"model": DryRun, "description": "With dry_run=true: what the job would be. Nothing is made."}},
 )
 def submit(
@@ -58,22 +85,16 @@ def submit(
 ) -> Job | Response:
     """202 means durable: whatever is killed afterwards, the job will run. The same Idempotency-Key and body make one job."""
     if query.dry_run:
-        checked = check_job(services, validated(TrainJobRequest, document))
-        dry_run = DryRun(
-            config=checked.config.model_dump(mode="json"),
-            warnings=warnings(checked),
-            notes=notes(checked),
-            estimate=estimate(checked.plan),
-            schedule=curve(checked.plan.schedule, max_points=DRY_RUN_POINTS),
-        )
-        return Response(dry_run.model_dump_json(), media_type=JSON)
+        checked = check_job(services, read_request(document))
+        return Response(checked.dry_run().model_dump_json(), media_type=JSON)
     made = submit_job(services, store, document, key)
+    record = existing_job(store, made.id)
     if made.replayed:
         response.headers["Idempotency-Replayed"] = "true"
     else:
-        background.add_task(services.publish, made.id)
+        background.add_task(announce, services, record)
     response.headers["Location"] = f"/v1/jobs/{made.id}"
-    return job_document(existing_job(store, made.id))
+    return job_document(record)
 
 
 @router.get("", summary="List jobs")
@@ -92,17 +113,20 @@ def get_one(job_id: str, store: StoreDep) -> Job:
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job")
 def delete(job_id: str, services: ServicesDep, store: StoreDep) -> None:
-    """Removes a job that has ended, with its snapshots. Ensembles of those snapshots stop working."""
+    """Removes a job that has ended, with its snapshots, or a study with its runs. Ensembles of those snapshots stop working."""
     existing_job(store, job_id)
     delete_job(store, services.artifacts, job_id)
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", openapi_extra=json_body(NoFields, {}, required=False))
-def cancel(job_id: str, document: Annotated[Any, Depends(optional_json_document)], store: StoreDep) -> Job:
-    """Ends the job as cancelled; snapshots taken so far stay usable. Repeating it changes nothing."""
+def cancel(job_id: str, document: Annotated[Any, Depends(optional_json_document)], background: BackgroundTasks, store: StoreDep) -> Job:
+    """Ends the job as cancelled, and the runs of a study with it; snapshots taken so far stay usable. Repeating it changes nothing."""
     validated(NoFields, document)
     existing_job(store, job_id)
-    return job_document(store.request(job_id, Action.CANCEL))
+    record = store.request(job_id, Action.CANCEL)
+    if record.kind is JobKind.STUDY:
+        background.add_task(cancel_stray_runs, store)
+    return job_document(record)
 
 
 @router.post(

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from clr.schedule_config import is_rate_known
 from clr.schedule_linter import lint_schedule
 from clr.schedules import Schedule, build_schedule
 from service.errors import invalid_field
@@ -34,6 +35,8 @@ def preview_schedule(document: Annotated[Any, Depends(json_document)]) -> Schedu
             hint="1000 is enough for a picture",
         )
     warnings = lint_schedule(request.schedule, schedule, steps_per_epoch=request.steps_per_epoch)
+    if not is_rate_known(request.schedule):
+        warnings.append("max_lr is still to be measured: the rates are shares of it")
     return SchedulePreview(**curve(schedule, max_points=request.max_points), num_steps=schedule.num_steps, warnings=warnings)
 
 

@@ -142,11 +142,11 @@ def test_checkpoint_of_another_run_is_refused(changes: dict[str, Any], dataset: 
         next(steady(make_config(**changes), dataset, resume_from=checkpoint_after(1)))
 
 
-@pytest.mark.parametrize("lost", ["model.1.weight", "optimizer.0.momentum_buffer", "sums.test"])
+@pytest.mark.parametrize("lost", ["model.1.weight", "optimizer.0.momentum_buffer", "held_out.sum.test"])
 def test_checkpoint_that_lacks_a_tensor_is_refused(lost: str) -> None:
     checkpoint = checkpoint_after(1)
     del checkpoint.tensors[lost]
-    with pytest.raises(CheckpointError, match="tensors don't fit the run"):
+    with pytest.raises(CheckpointError, match="the checkpoint doesn't fit the run"):
         next(steady(make_config(), make_table(), resume_from=checkpoint))
 
 

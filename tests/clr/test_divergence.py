@@ -65,6 +65,8 @@ def test_a_run_resumed_between_rollbacks_goes_on_to_the_same_bits(tmp_path: Path
                     hashes.append(save_snapshot(event.snapshot, tmp_path / "snapshot"))
                 case StepReport():
                     history.record(event)
+                case _:
+                    raise AssertionError(event)
             if checkpoint is None and index % 37 == 0:
                 save_checkpoint(event.checkpoint().with_caller_state(history.state()), tmp_path / f"{index}")
         return hashes, history.rows

@@ -104,6 +104,38 @@ def test_rewound_history_goes_on_from_the_step_it_went_back_to() -> None:
     assert history.rows == undisturbed.rows
 
 
+@given(st.integers(2, 300), st.integers(2, 600), st.integers(2, 50), st.data())
+def test_a_new_length_spreads_the_points_that_are_left(num_steps: int, new_length: int, max_points: int, data: st.DataObject) -> None:
+    step = data.draw(st.integers(1, min(num_steps, new_length) - 1))
+    history = History(num_steps, max_points)
+    reports = steps(new_length)
+    for report in reports[:step]:
+        history.record(report)
+    before = len(history.rows)
+    history.replan(step, new_length)
+    history = History.from_state(json.loads(json.dumps(history.state())))
+    for report in reports[step:]:
+        history.record(report)
+    positions = [int(row[0] or 0) for row in history.rows]
+    assert positions[-1] == new_length
+    assert len(positions) == before + min(max(1, max_points - before), new_length - step)
+    gaps = {after - earlier for earlier, after in zip([step, *positions[before:]], positions[before:], strict=False)}
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_a_run_of_unknown_length_gets_its_grid_with_its_length() -> None:
+    history = History(num_steps=100_000_000, max_points=4)
+    reports = steps(12)
+    for report in reports[:4]:
+        history.record(report)
+    assert history.rows == []
+    history.replan(4, 12)
+    for report in reports[4:]:
+        history.record(report)
+    assert [row[0] for row in history.rows] == [6, 8, 10, 12]
+    assert history.rows[0][-1] == pytest.approx(torch.stack([report.loss for report in reports[:6]]).mean().item())
+
+
 def test_recording_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
     for name in ("item", "tolist", "__float__", "__bool__"):

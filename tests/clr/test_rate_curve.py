@@ -33,6 +33,12 @@ def test_centred_smoothing_has_no_lag() -> None:
     assert centred[40] == pytest.approx(centred[60])
 
 
+def test_centred_smoothing_weighs_by_distance() -> None:
+    """The first of 1, 2, 4 with beta 0.5: (1 + 2 / 2 + 4 / 4) / (1 + 1/2 + 1/4); the middle one: (1/2 + 2 + 4/2) / 2."""
+    assert smooth_centred([1.0, 2.0, 4.0], 0.5) == pytest.approx([3 / 1.75, 2.25, 5.25 / 1.75])
+    assert smooth_centred([0.7] * 20, 0.9) == pytest.approx([0.7] * 20, rel=1e-14)
+
+
 def falling_curve(rate: float) -> float:
     """From 2.3 down to 0.5, steepest at 0.02, with a minimum near 0.3 and an explosion beyond 1."""
     return 0.5 + 1.8 / (1 + (rate / 0.02) ** 2) + (rate / 1.5) ** 3
@@ -54,6 +60,12 @@ def test_the_steepest_rate_does_not_depend_on_the_spacing() -> None:
     linear = sweep_rates(0, 0.3, 2000, exponential=False)
     answer = read_curve(linear, [falling_curve(rate) for rate in linear], beta=0.5)
     assert answer.steepest == pytest.approx(0.02, rel=0.15)
+
+
+def test_one_high_loss_at_the_start_is_not_the_descent() -> None:
+    losses = [min(9.0, falling_curve(rate)) for rate in RATES]
+    losses[0] += 1.0
+    assert read_curve(RATES, losses, beta=0.9).steepest == pytest.approx(0.02, rel=0.3)
 
 
 @given(st.integers(0, 10_000))

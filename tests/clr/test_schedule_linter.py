@@ -13,7 +13,14 @@ def lint(config: ScheduleConfig, steps_per_epoch: int = 100, epochs: float | Non
 
 
 @pytest.mark.parametrize(
-    "config", [WarmRestartsSchedule(), TriangularSchedule(), CosineSchedule(), WarmRestartsSchedule(cycles=4, boundaries="paper")]
+    "config",
+    [
+        WarmRestartsSchedule(),
+        WarmRestartsSchedule(cycles=5),
+        TriangularSchedule(),
+        CosineSchedule(),
+        WarmRestartsSchedule(cycles=4, boundaries="paper"),
+    ],
 )
 def test_sound_schedules_earn_no_warning(config: ScheduleConfig) -> None:
     assert lint(config) == []
@@ -28,13 +35,14 @@ def test_sound_schedules_earn_no_warning(config: ScheduleConfig) -> None:
         (WarmRestartsSchedule(cycles=1), None, "one cycle never restarts"),
         (WarmRestartsSchedule(cycles=7, boundaries="paper"), 1, "cut 5 steps short, at a learning rate of 0.0345"),
         (WarmRestartsSchedule(cycles=7, boundaries="paper"), 0.17, "7 cycles were asked for, but ceil(17/7) steps each leave room for 6"),
-        (WarmRestartsSchedule(restart_decay=0.1), None, "leaves the last restart 0.0% of max_lr"),
-        (WarmRestartsSchedule(warmup_steps=250), None, "warmup_steps 250 takes more than half of the first cycle (400 steps)"),
-        (WarmRestartsSchedule(cycle_limit=5), None, "cycle_limit 5 has no effect"),
-        (WarmRestartsSchedule(cycle_limit=2), None, "the rest of the run learns nothing"),
-        (WarmRestartsSchedule(cycle_limit=1, min_lr=0.01), None, "restarts never happen"),
+        (WarmRestartsSchedule(cycles=5, restart_decay=0.1), None, "leaves the last restart 0.0% of max_lr"),
+        (WarmRestartsSchedule(cycles=5, warmup_steps=250), None, "warmup_steps 250 takes more than half of the first cycle (400 steps)"),
+        (WarmRestartsSchedule(cycles=5, cycle_limit=5), None, "cycle_limit 5 has no effect"),
+        (WarmRestartsSchedule(cycles=5, cycle_limit=2), None, "the rest of the run learns nothing"),
+        (WarmRestartsSchedule(cycles=5, cycle_limit=1, min_lr=0.01), None, "restarts never happen"),
         (TriangularSchedule(cycles=2), None, "2 cycles are few"),
         (TriangularSchedule(epochs_per_cycle=2), None, "a step size of 1 epochs is short"),
+        (FixedSchedule(snapshots=2, max_lr="auto"), None, "its 2 snapshots are taken at rates 1 max_lr, 1 max_lr"),
         (FixedSchedule(snapshots=2), None, "fixed has no restarts: its 2 snapshots are taken at rates 0.1, 0.1"),
     ],
 )

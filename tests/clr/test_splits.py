@@ -94,3 +94,13 @@ def test_test_fraction_beside_own_test_rows_is_refused() -> None:
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(DatasetError, match="training, validation and test must have a row each, got 2, 1 and 0 of 3 rows"):
         split_sizes(dataset_of([0, 1, 1]), TrainingConfig())
+
+
+def test_runs_with_other_seeds_can_share_a_split() -> None:
+    dataset = dataset_of(np.arange(60) % 3)
+    alone = split_dataset(dataset, TrainingConfig(seed=4))
+    shared = split_dataset(dataset, TrainingConfig(seed=9, split_seed=4))
+    assert torch.equal(alone.train, shared.train)
+    assert torch.equal(alone.validation, shared.validation)
+    assert torch.equal(alone.test, shared.test)
+    assert not torch.equal(alone.train, split_dataset(dataset, TrainingConfig(seed=9)).train)

@@ -116,6 +116,33 @@ def test_a_table_is_uploaded_trained_on_and_predicted_by_column(up: Up, tmp_path
     assert [row["label"] for row in answer["predictions"]] == ["a", "b"]
 
 
+def test_range_test_prints_the_range_and_its_rate_trains(up: Up) -> None:
+    options = ("--param", "hidden=[16]", "--num-rates", "60", "--repeats", "2", "--batch-size", "64")
+    printed = snapcycle(up, "range-test", "digits", *options)
+    job_id = printed.splitlines()[0]
+    (max_lr,) = re.findall(r"^train with it: --max-lr (\S+)$", printed, re.MULTILINE)
+    assert re.search(rf"^max_lr +{re.escape(max_lr)} ", printed, re.MULTILINE)
+    assert max(map(len, printed.split("agreement")[0].splitlines())) <= 80
+    result = json.loads(snapcycle(up, "range-test", "digits", *options, "--json"))  # the same seeds, so the same answer
+    assert f"{result['max_lr']:.3g}" == max_lr
+    assert [len(sweep["loss"]) for sweep in result["sweeps"]] == [len(sweep["learning_rate"]) for sweep in result["sweeps"]]
+    shown = snapcycle(up, "show", job_id)
+    assert "kind      range_test" in shown
+    assert f"train with it: --max-lr {max_lr}" in shown
+    plan = json.loads(snapcycle(up, "train", "digits", "--max-lr", job_id, "--dry-run", "--json"))
+    assert plan["config"]["schedule"]["max_lr"] == result["max_lr"]
+
+
+def test_range_test_submits_without_waiting_and_plans_without_submitting(up: Up) -> None:
+    job = json.loads(snapcycle(up, "range-test", "digits", "--submit-only", "--json"))
+    assert (job["kind"], job["status"]) == ("range_test", "queued")
+    snapcycle(up, "cancel", job["id"])
+    planned = snapcycle(up, "range-test", "digits", "--sweep", "linear", "--start-lr", "0", "--dry-run")
+    assert re.search(r"^steps +\d", planned, re.MULTILINE)
+    assert "note: precision auto depends on" in planned
+    assert "start_lr must be > 0" in snapcycle(up, "range-test", "digits", "--start-lr", "0", status=1)
+
+
 def test_the_exit_status_of_follow_is_the_job_result(up: Up) -> None:
     job = json.loads(snapcycle(up, "train", "digits", "--epochs-per-cycle", "100", "--json"))["id"]
     assert "cancel" in snapcycle(up, "cancel", job)

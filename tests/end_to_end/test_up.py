@@ -10,8 +10,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from service.client import Client, Job
-from service.client_calls import TrainOptions
 from service.client_core import Json
+from service.client_requests import TrainOptions
 from tests.end_to_end.conftest import QUICK_RECOVERY
 from tests.end_to_end.processes import Up, descendants, is_alive, run_command, wait_for
 

@@ -121,15 +121,15 @@ class Worker:
         row = [step, step / 6, 0, 0.1, 1.0 / step]
         assert self.store.report(job_id, self.epochs[job_id], event=("progress", {"step": step}), metrics_rows=[row])
 
-    def snapshot(self, job_id: str, cycle: int) -> None:
-        """Stores and commits the snapshot of a cycle."""
+    def snapshot(self, job_id: str, cycle: int, *, members: int | None = None) -> None:
+        """Stores and commits the snapshot of a cycle; its ensemble takes the last ``members``, or all."""
         end = self.trained.ends[cycle]
         snapshot, prefix = end.snapshot, snapshot_prefix(job_id, cycle)
         files = {
             name: store_file(self.artifacts, f"{prefix}/{name}.safetensors", self.trained.directory / f"{name}-{cycle}.safetensors")
             for name in ("weights", "outputs")
         }
-        members = end.ensemble.num_members
+        ensemble = {"members": members or cycle + 1, "version": cycle + 1}
         manifest = {
             "id": snapshot_id_of(job_id, cycle),
             "job_id": job_id,
@@ -140,7 +140,7 @@ class Worker:
             "next_learning_rate": snapshot.next_learning_rate,
             "is_minimum": snapshot.is_minimum,
             "metrics": snapshot.metrics,
-            "ensemble": {"members": members, "version": members, "validation": end.ensemble.validation, "test": end.ensemble.test},
+            "ensemble": ensemble | {"validation": end.ensemble.validation, "test": end.ensemble.test},
             "created_at": now_rfc3339(),
             "files": files,
         }

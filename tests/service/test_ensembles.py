@@ -27,6 +27,23 @@ def test_ensemble_describes_itself(api: httpx2.Client, submit: Submit, worker: W
     assert found["versions"][1]["validation"] == trained.ends[1].ensemble.validation
 
 
+def test_ensemble_takes_the_last_members_where_its_run_chose_so(
+    api: httpx2.Client, submit: Submit, worker: Worker, trained: Trained
+) -> None:
+    job_id = submit()
+    worker.claim(job_id)
+    for cycle, members in ((0, 1), (1, 2), (2, 1)):
+        worker.snapshot(job_id, cycle, members=members)
+    path = f"/v1/ensembles/{ensemble_of(job_id)}"
+    found = api.get(path).json()
+    assert (found["version"], found["members"]) == (3, [f"snap_{job_id[4:]}_2"])
+    body = {"inputs": trained.x[:5].tolist()}
+    alone = Ensemble.load([trained.weights(2)]).predict(trained.x[:5]).numpy()
+    np.testing.assert_allclose(probabilities(api.post(f"{path}/predict", json=body)), alone, atol=1e-6)
+    both = Ensemble.load([trained.weights(0), trained.weights(1)]).predict(trained.x[:5]).numpy()
+    np.testing.assert_allclose(probabilities(api.post(f"{path}/predict?version=2", json=body)), both, atol=1e-6)
+
+
 def test_chosen_snapshots_make_an_ensemble(api: httpx2.Client, finished_job: str, trained: Trained) -> None:
     members = [f"snap_{finished_job[4:]}_{cycle}" for cycle in (0, 2)]
     response = api.post("/v1/ensembles", json={"members": members, "name": "two", "metadata": {"a": "b"}})

@@ -53,7 +53,7 @@ def test_thinned_preview_keeps_both_ends_of_each_cycle(api: httpx2.Client) -> No
         ({"epoch": 3}, "#/epoch", "unknown field"),
         ({"schedule": {"type": "warm_restarts", "cycles": 60, "epochs": 1}, "steps_per_epoch": 100}, "#/schedule", "between 1 and 50"),
         ({"schedule": {"type": "fixed", "snapshots": 3, "epochs": 1}, "steps_per_epoch": 2}, "#/schedule", "between 1 and num_steps (2)"),
-        ({"schedule": {"type": "warm_restarts", "warmup_steps": 400}}, "#/schedule", "warmup_steps must be shorter"),
+        ({"schedule": {"type": "warm_restarts", "cycles": 5, "warmup_steps": 400}}, "#/schedule", "warmup_steps must be shorter"),
         ({"steps_per_epoch": 100_000}, "#/max_points", "2000000"),
         ({"steps_per_epoch": 10_000_000, "epochs": 1000}, "#/schedule", "100000000"),
     ],
@@ -66,3 +66,9 @@ def test_long_schedule_is_previewed_with_fewer_points(api: httpx2.Client) -> Non
     found = preview(api, steps_per_epoch=1_000_000, max_points=1000).json()
     assert found["num_steps"] == 20_000_000
     assert len(found["step"]) <= 1010
+
+
+def test_the_preview_of_an_unknown_rate_shows_shares_of_it(api: httpx2.Client) -> None:
+    found = preview(api, schedule={"type": "cosine", "max_lr": "auto", "epochs": 2}, steps_per_epoch=10).json()
+    assert found["learning_rate"][0] == 1.0
+    assert "max_lr is still to be measured: the rates are shares of it" in found["warnings"]

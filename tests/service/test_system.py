@@ -10,7 +10,7 @@ import pytest
 from clr.config import MlpParams
 from service.openapi import HAND_READ
 from tests.service.conftest import Server, Worker, field_error, problem
-from worker.jobs import TrainJobRequest
+from worker.job_requests import REQUESTS
 
 Submit = Callable[..., str]
 Json = dict[str, Any]
@@ -154,7 +154,10 @@ def test_openapi_references_lead_somewhere(api: httpx2.Client) -> None:
 
 def test_openapi_example_of_a_job_is_valid(api: httpx2.Client) -> None:
     operation = api.get("/openapi.json").json()["paths"]["/v1/jobs"]["post"]
-    TrainJobRequest.model_validate(operation["requestBody"]["content"]["application/json"]["example"])
+    examples = operation["requestBody"]["content"]["application/json"]["examples"]
+    assert list(examples) == list(REQUESTS)
+    for kind, model in REQUESTS.items():
+        model.model_validate(examples[kind]["value"])
 
 
 def test_docs_page_lists_every_operation_and_loads_nothing(api: httpx2.Client) -> None:

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from service.client import ApiError, AsyncClient, Client, Job
-from service.client_calls import TrainOptions
 from service.client_core import Json
+from service.client_requests import TrainOptions
 
 RUN: TrainOptions = {"architecture": "mlp", "params": {"hidden": [32]}, "cycles": 3, "epochs_per_cycle": 8, "batch_size": 32}
 """Three cycles; everything that is left out has a default."""

@@ -4,8 +4,8 @@ from collections.abc import Callable
 import redis
 
 from worker.fleet import QUEUE
+from worker.job_specs import JobSpec
 from worker.job_store import Claim, JobStore
-from worker.jobs import JobSpec
 
 NewSpec = Callable[[], JobSpec]
 

@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 import pytest
 
+from worker.job_specs import JobSpec
 from worker.job_store import METRIC_COLUMNS, Claim, JobStore
-from worker.jobs import Action, JobKind, JobSpec, JobStatus
+from worker.jobs import Action, JobKind, JobStatus
 
 NewSpec = Callable[[], JobSpec]
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.job_stores import complete_store
 from worker.ids import snapshot_id_of
+from worker.job_specs import JobSpec
 from worker.job_store import (
     Beat,
     Claim,
@@ -22,7 +23,7 @@ from worker.job_store import (
     Refused,
     SubmitResult,
 )
-from worker.jobs import Action, JobRecord, JobSpec, JobStatus, Phase, key_sha256
+from worker.jobs import Action, JobRecord, JobStatus, Phase, key_sha256
 
 NewSpec = Callable[[], JobSpec]
 LEASE_MS = 30_000

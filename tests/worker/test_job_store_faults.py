@@ -14,8 +14,9 @@ import pytest
 
 from tests.job_stores import complete_store
 from worker.ids import snapshot_id_of
+from worker.job_specs import JobSpec
 from worker.job_store import Claim, JobStore, StoreUnavailable
-from worker.jobs import Action, JobSpec, JobStatus
+from worker.jobs import Action, JobStatus
 from worker.redis_connection import connect
 from worker.restoration import StoredJob
 from worker.valkey_server import ValkeyServer

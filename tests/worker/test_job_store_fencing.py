@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import redis
 
+from worker.job_specs import JobSpec
 from worker.job_store import Beat, Claim, Commit, JobStore
-from worker.jobs import Action, JobSpec, JobStatus, Phase
+from worker.jobs import Action, JobStatus, Phase
 
 NewSpec = Callable[[], JobSpec]
 LEASE_MS = 30_000

@@ -11,8 +11,9 @@ from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, 
 from clr.config import TrainingConfig
 from tests.job_stores import complete_store
 from worker.ids import new_id
+from worker.job_specs import TrainSpec
 from worker.job_store import Claim, Commit, InvalidState, JobStore, Refused
-from worker.jobs import TERMINAL, Action, JobSpec, JobStatus, TerminalStatus, now_rfc3339
+from worker.jobs import TERMINAL, Action, JobStatus, TerminalStatus, now_rfc3339
 
 MAX_CRASHES = 3
 STRENGTH = list(Action)
@@ -73,7 +74,7 @@ class JobStoreMachine(RuleBasedStateMachine):
 
     @rule(target=jobs)
     def submit(self) -> str:
-        spec = JobSpec(
+        spec = TrainSpec(
             id=new_id("job"),
             name=None,
             dataset_id="ds_1",

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tests.worker.training_jobs import tiny_config
+from tests.worker.training_jobs import tiny_config, tiny_spec
 from worker.protocol import CheckpointStaged, Finished, HistoryRows, Ready, StagedFile, TrainerJob, decode_message
 
 
@@ -30,7 +30,10 @@ def test_steps_stay_whole_numbers_and_rates_exact() -> None:
 
 
 def test_a_job_survives_its_line() -> None:
-    job = TrainerJob(config=tiny_config(), dataset_path="/data", checkpoint_path=None, checkpoint_seconds=30)
+    spec = tiny_spec(tiny_config())
+    job = TrainerJob(
+        spec=spec, dataset_path="/data", checkpoint_path=None, checkpoint_seconds=30, files={"a": "/b"}, documents={"c": {"d": 1}}
+    )
     assert TrainerJob.model_validate_json(job.encode()) == job
 
 

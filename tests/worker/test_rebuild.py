@@ -14,8 +14,9 @@ from worker.artifacts import ArtifactStore, ArtifactUnavailable
 from worker.deletion import delete_job
 from worker.fleet import QUEUE
 from worker.ids import new_id, snapshot_id_of
+from worker.job_specs import JobSpec
 from worker.job_store import Claim, Commit, DatasetInUse, JobMissing, StoreUnavailable, SubmitResult
-from worker.jobs import Action, JobRecord, JobSpec, JobStatus, TerminalStatus, key_sha256
+from worker.jobs import Action, JobRecord, JobStatus, TerminalStatus, key_sha256
 from worker.rebuild import rebuild, remove_half_deleted
 from worker.reconciler import reconcile_once
 from worker.records import MANIFEST, checkpoint_prefix, job_prefix, result_key, snapshot_prefix, spec_key, write_document

@@ -10,8 +10,9 @@ from worker import reconciler
 from worker.artifacts import ArtifactStore
 from worker.fleet import QUEUE
 from worker.ids import snapshot_id_of
+from worker.job_specs import JobSpec
 from worker.job_store import Claim, JobStore
-from worker.jobs import Action, JobSpec, JobStatus
+from worker.jobs import Action, JobStatus
 from worker.reconciler import Pass, reconcile_once, run_reconciler
 from worker.records import read_document, result_key, write_document
 from worker.settings import Settings
@@ -57,7 +58,7 @@ def test_a_healthy_service_is_left_alone(job_store: JobStore, artifacts: Artifac
     broker.publish(submit(job_store, new_spec()))
     claim(job_store, submit(job_store, new_spec()), "worker-1")
     job_store.register_worker("worker-1", {}, 60_000)
-    assert one_pass(job_store, artifacts, broker) == Pass([], [], [], [], [])
+    assert one_pass(job_store, artifacts, broker) == Pass([], [], [], [], [], [])
     assert len(broker.sent) == 1
 
 
@@ -132,6 +133,7 @@ def test_a_job_that_crashes_too_often_fails_with_a_result(
         "ensemble": [{"members": 1}],
         "history": {"columns": ["step", "epoch", "cycle", "learning_rate", "train_loss"], "rows": [[1, 0.1, 0, 0.1, 2.5]]},
         "config": spec.config.model_dump(mode="json"),
+        "output": {},
     }
 
 

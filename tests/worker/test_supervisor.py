@@ -3,22 +3,19 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 
-from clr.config import TrainingConfig
 from tests.job_stores import complete_store
 from tests.worker.training_jobs import record_of, snapshot_sha256s, status_of, submit, tiny_config, wait_until
+from tests.worker.workshops import Workshop
 from worker.artifacts import ArtifactStore, ArtifactUnavailable, StoreFull
-from worker.job_store import JobStore
-from worker.jobs import Action, JobStatus, Phase
+from worker.jobs import Action, JobStatus
 from worker.rebuild import rebuild
 from worker.reconciler import reconcile_once
 from worker.records import checkpoints_prefix, result_key, snapshot_prefix
@@ -31,69 +28,6 @@ LONG = tiny_config(cycles=4, epochs_per_cycle=15)
 """About a second of training, and four snapshots."""
 
 ENDLESS = tiny_config(cycles=2, epochs_per_cycle=50_000)
-
-
-@dataclass
-class Workshop:
-    """A bench, and what happens around it."""
-
-    bench: Bench
-    directory: Path
-    published: list[str]
-    spawned: list[TrainerProcess] = field(default_factory=list)
-    is_draining: bool = False
-    threads: ThreadPoolExecutor = field(default_factory=ThreadPoolExecutor)
-
-    def submit(self, config: TrainingConfig) -> str:
-        return submit(self.bench.store, self.bench.artifacts, config, self.directory)
-
-    def supervise(self, job_id: str, **changes: Any) -> Outcome:
-        return supervise(job_id, replace(self.bench, **changes))
-
-    def start(self, job_id: str, **changes: Any) -> "Future[Outcome]":
-        return self.threads.submit(self.supervise, job_id, **changes)
-
-    def record(self, job_id: str) -> Any:
-        return record_of(self.bench.store, job_id)
-
-    def wait_for_training(self, job_id: str) -> TrainerProcess:
-        """Waits for the job's first step and returns its trainer."""
-        wait_until(lambda: self.record(job_id).phase == Phase.TRAINING)
-        return next(trainer for trainer in self.spawned if trainer.is_alive())
-
-    def wait_for_snapshots(self, job_id: str, count: int) -> None:
-        wait_until(lambda: self.record(job_id).snapshot_count >= count)
-
-
-@pytest.fixture
-def workshop(job_store: JobStore, artifacts: ArtifactStore, tmp_path: Path) -> Iterator[Workshop]:
-    spawn_into = tmp_path / "scratch"
-    spawn_into.mkdir()
-    published: list[str] = []
-
-    def spawn() -> TrainerProcess:
-        shop.spawned.append(TrainerProcess.spawn(spawn_into, device="cpu"))
-        return shop.spawned[-1]
-
-    bench = Bench(
-        worker_id="worker",
-        store=job_store,
-        artifacts=artifacts,
-        trainers=WarmTrainers(spawn),
-        publish=published.append,
-        is_draining=lambda: shop.is_draining,
-        lease_seconds=30,
-        beat_seconds=0.2,
-        checkpoint_seconds=3600,
-        drain_seconds=15,
-        max_crashes=3,
-    )
-    shop = Workshop(bench, tmp_path, published=published)
-    yield shop
-    bench.trainers.close()
-    shop.threads.shutdown()
-    assert not any(trainer.is_alive() for trainer in shop.spawned)
-    assert list(spawn_into.iterdir()) == []
 
 
 @dataclass(frozen=True)

@@ -2,89 +2,27 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
-from clr.config import TrainingConfig
-from tests.job_stores import complete_store
 from tests.worker.training_jobs import (
     process_is_gone,
     record_of,
     snapshot_sha256s,
     status_of,
-    submit,
     tiny_config,
     wait_until,
 )
-from worker.artifacts import ArtifactStore
-from worker.celery_app import create_celery, publish
-from worker.job_store import connect
+from tests.worker.workshops import Site, children_of
+from worker.celery_app import publish
 from worker.jobs import JobStatus
 from worker.settings import Settings
 from worker.tasks import worker_id_of
 from worker.valkey_server import ValkeyServer
 
-RUN_WORKER = (
-    "import sys; from worker.settings import Settings; from worker.tasks import run_worker; sys.exit(run_worker(Settings(), 'cpu'))"
-)
-
 LONG = tiny_config(cycles=4, epochs_per_cycle=15)
-
-
-@dataclass
-class Site:
-    """A server, a store, and the worker processes that a test starts."""
-
-    server: ValkeyServer
-    settings: Settings
-    directory: Path
-    workers: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.store = complete_store(connect(self.settings))
-        self.artifacts = ArtifactStore.open(self.settings.artifacts_url)
-        self.app = create_celery(self.settings)
-
-    def start_worker(self, *command: str) -> "subprocess.Popen[bytes]":
-        environ = os.environ | {"SNAPCYCLE_REDIS_URL": self.server.url, "SNAPCYCLE_DATA_DIR": str(self.directory)}
-        with (self.directory / "worker.log").open("ab") as log:
-            command = command or (sys.executable, "-c", RUN_WORKER)
-            self.workers.append(subprocess.Popen(command, env=environ, stdout=log, stderr=log))
-        return self.workers[-1]
-
-    def submit(self, config: TrainingConfig, *, messages: int = 1) -> str:
-        job_id = submit(self.store, self.artifacts, config, self.directory)
-        for _ in range(messages):
-            assert publish(self.app, job_id)
-        return job_id
-
-    def wait_for_end(self, job_id: str) -> JobStatus:
-        wait_until(lambda: status_of(self.store, job_id).is_terminal)
-        return status_of(self.store, job_id)
-
-    def wait_for_snapshots(self, job_id: str, count: int) -> None:
-        wait_until(lambda: record_of(self.store, job_id).snapshot_count >= count)
-
-    def scratch(self) -> list[Path]:
-        return list(self.settings.staging_dir.iterdir())
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with ValkeyServer(tmp_path / "valkey") as server:
-        site = Site(server, Settings(redis_url=server.url, data_dir=tmp_path), tmp_path)
-        yield site
-        for worker in site.workers:
-            worker.kill()
-            trainers = children_of(worker.pid)
-            worker.wait()
-            wait_until(lambda pids=trainers: all(map(process_is_gone, pids)), seconds=10)  # type: ignore[misc]  # a lambda's default
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +37,6 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         worker.terminate()
         assert worker.wait() == 0
         return snapshot_sha256s(site.store, job_id)
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that a process has started and that live."""
-    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
 
 
 def test_a_worker_runs_jobs_one_after_the_other_and_leaves_nothing_behind(site: Site) -> None:
@@ -139,7 +72,7 @@ def test_a_killed_worker_takes_its_trainers_along_and_another_one_finishes_the_j
     assert trainers
     worker.kill()
     worker.wait()
-    wait_until(lambda: all(map(process_is_gone, trainers)), seconds=5)
+    wait_until(lambda: all(map(process_is_gone, trainers)))  # a spare that still imports torch hears of it late
 
     site.start_worker()
     assert site.store.expire_owner(worker_id_of(worker.pid)) == [job_id]  # as a launcher does that saw it die

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from clr.config import TrainingConfig
+from clr.config import RangeTestConfig, TrainingConfig
 from clr.datasets import save_dataset
 from clr.snapshots import load_outputs, load_snapshot
-from tests.worker.training_jobs import process_is_gone, tiny_config, tiny_dataset, wait_until
+from tests.worker.training_jobs import process_is_gone, tiny_config, tiny_dataset, tiny_spec, wait_until
 from worker.protocol import (
     EXIT_DRAINED,
     EXIT_FAILED,
@@ -52,8 +52,8 @@ def dataset_path(tmp_path: Path) -> Path:
     return path
 
 
-def job(config: TrainingConfig, dataset_path: Path, **changes: Any) -> TrainerJob:
-    document = {"config": config, "dataset_path": str(dataset_path), "checkpoint_path": None, "checkpoint_seconds": 3600.0}
+def job(config: TrainingConfig | RangeTestConfig, dataset_path: Path, **changes: Any) -> TrainerJob:
+    document = {"spec": tiny_spec(config), "dataset_path": str(dataset_path), "checkpoint_path": None, "checkpoint_seconds": 3600.0}
     return TrainerJob.model_validate(document | changes)
 
 
@@ -70,7 +70,7 @@ def test_a_run_is_told_from_ready_to_finished(trainer: TrainerProcess, dataset_p
     assert messages[-1] == Finished(stop_reason=None)
     (started,) = of_type(messages, Started)
     assert (started.step, started.rows, started.differences) == (0, [], [])
-    assert started.config == config.model_copy(update={"precision": "fp32", "augmentation": "none"})
+    assert started.config == config.model_dump(mode="json") | {"precision": "fp32", "augmentation": "none"}
 
     rows = [row for message in of_type(messages, HistoryRows) for row in message.rows]
     progress = of_type(messages, Progress)

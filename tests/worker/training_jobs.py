@@ -7,13 +7,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from clr.config import TrainingConfig
+from clr.config import RangeTestConfig, TrainingConfig
 from clr.datasets import Dataset, save_dataset
+from clr.study_config import StudyConfig
 from worker.artifacts import ArtifactStore
 from worker.dataset_store import put_dataset
 from worker.ids import new_id
+from worker.job_specs import JobSpec, RangeTestSpec, StudySpec, TrainSpec
 from worker.job_store import JobStore
-from worker.jobs import JobRecord, JobSpec, JobStatus, now_rfc3339
+from worker.jobs import JobRecord, JobStatus, now_rfc3339
 from worker.records import spec_key, write_document
 
 
@@ -35,28 +37,35 @@ def tiny_config(*, cycles: int = 2, epochs_per_cycle: float = 2, **changes: Any)
     return TrainingConfig.model_validate(document | changes)
 
 
-def submit(store: JobStore, artifacts: ArtifactStore, config: TrainingConfig, directory: Path, *, dataset: Dataset | None = None) -> str:
+def tiny_range_test(**changes: Any) -> RangeTestConfig:
+    """Two sweeps of a quarter of a second; with many more rates it lasts as long as a test needs it to."""
+    model = {"architecture": "mlp", "params": {"hidden": [16], "dropout": 0.1}}
+    document: dict[str, Any] = {"model": model, "batch_size": 17, "num_rates": 60, "repeats": 2}
+    return RangeTestConfig.model_validate(document | changes)
+
+
+def tiny_spec(config: TrainingConfig | RangeTestConfig | StudyConfig, dataset_id: str = "ds_01M84K9HDDAJZAD5F3E26JSCXC") -> JobSpec:
+    """The spec of a new job; its lengths stand for no real ones."""
+    fields: dict[str, Any] = {"id": new_id("job"), "name": None, "dataset_id": dataset_id, "metadata": {}, "created_at": now_rfc3339()}
+    if isinstance(config, RangeTestConfig):
+        return RangeTestSpec(**fields, config=config, num_steps=1)
+    if isinstance(config, StudyConfig):
+        return StudySpec(**fields, config=config, num_steps=140, steps_per_epoch=10)
+    return TrainSpec(**fields, config=config, num_steps=1, num_cycles=1, epochs=1, steps_per_epoch=1)
+
+
+def submit(
+    store: JobStore, artifacts: ArtifactStore, config: TrainingConfig | RangeTestConfig, directory: Path, *, dataset: Dataset | None = None
+) -> str:
     """Stores a dataset and queues a job on it; returns the job's id."""
     dataset_id = new_id("ds")
     path = directory / f"{dataset_id}.safetensors"
     save_dataset(dataset or tiny_dataset(), path)
     put_dataset(artifacts, dataset_id, path, {"name": "tiny"})
-    job_id = new_id("job")
-    spec = JobSpec(
-        id=job_id,
-        name=None,
-        dataset_id=dataset_id,
-        metadata={},
-        config=config,
-        created_at=now_rfc3339(),
-        num_steps=1,
-        num_cycles=1,
-        epochs=1,
-        steps_per_epoch=1,
-    )
-    write_document(artifacts, spec_key(job_id), spec.model_dump(mode="json"))
+    spec = tiny_spec(config, dataset_id)
+    write_document(artifacts, spec_key(spec.id), spec.model_dump(mode="json"))
     store.submit(spec, idempotency_key=None, body_sha256="")
-    return job_id
+    return spec.id
 
 
 T = TypeVar("T")

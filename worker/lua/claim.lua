@@ -1,11 +1,12 @@
 -- CLAIM  a queued job, or a running one whose lease has ended.
 --   ARGV  id, owner, lease in ms, max crashes, a word that is new in every call
---   ->    {epoch, 'ok'} | {0, 'held' | 'paused' | 'cancelled' | 'done' | 'poison' | 'missing'}
+--   ->    {epoch, 'ok'} | {0, 'held' | 'waiting' | 'paused' | 'cancelled' | 'done' | 'poison' | 'missing'}
 local id, owner, lease_ms, max_crashes, call = unpack(ARGV)
 local status = get(id, 'status')
 if not status then return {0, 'missing'} end
 if status == 'paused' or status == 'cancelled' then return {0, status} end
 if is_terminal(status) then return {0, 'done'} end
+if redis.call('SISMEMBER', waiting, id) == 1 then return {0, 'waiting'} end
 if status == 'running' then
   if get(id, 'claim') == call then return {tonumber(get(id, 'epoch')), 'ok'} end  -- once more, after its answer was lost
   if has_live_lease(id) then return {0, 'held'} end

@@ -6,6 +6,8 @@ local MAX_EVENTS, MAX_EVENTS_AT_END, MAX_TRANSITIONS = 2000, 500, 100
 
 local prefix = KEYS[1]
 local pending, leases = prefix .. 'pending', prefix .. 'leases'
+local waiting = prefix .. 'waiting'  -- queued jobs that no worker may take before WAKE
+local runs = prefix .. 'runs'  -- training runs of studies that have not ended
 -- generation: there, as long as the database has all jobs. A database that was emptied hasn't it until the jobs were read back from
 -- the artifact store; in the meantime, "there is no such job" and "no job uses this" would be wrong answers.
 local generation, rebuild = prefix .. 'generation', prefix .. 'rebuild'
@@ -55,6 +57,7 @@ local function add(id, kind, dataset, first, last)
   set(id, 'kind', kind, 'dataset_id', dataset, unpack(ARGV, first, last))
   index('ZADD', id, kind, '*')
   redis.call('SADD', dataset_key(dataset, 'jobs'), id)
+  if kind == 'train' and get(id, 'parent_id') then redis.call('SADD', runs, id) end
 end
 
 -- Arrival is in microseconds since 1970, now by default; no two scripts run in one, so they keep the order.
@@ -64,7 +67,15 @@ local function enqueue(id, reason, actor, arrival)
   transition(id, 'queued', 'waiting_for_worker', reason, actor)
 end
 
+-- Has a job queued where no worker takes it: its own runs come first.
+local function let_wait(id, reason, actor)
+  redis.call('SADD', waiting, id)
+  transition(id, 'queued', 'waiting_for_runs', reason, actor)
+end
+
 local function finish(id, status, reason, actor)
+  redis.call('SREM', waiting, id)
+  redis.call('SREM', runs, id)
   redis.call('ZREM', leases, id)
   redis.call('ZREM', pending, id)
   redis.call('HDEL', job_key(id), 'requested')

@@ -1,17 +1,18 @@
 -- RESTORE  a job from what the artifact store has of it: queued, or as it ended. One that exists stays as it is.
 --   ARGV  the caller's token, id, kind, dataset id, time of creation in ms, hash of the idempotency key or '', sha256 of the body,
 --         life of the key in ms since the creation, '' or status at the end, reason, time of the end in ms, metric rows as lines,
---         number of further fields and values, those, then for each snapshot its cycle, manifest as JSON and event data as JSON
+--         '1' if it waits for runs of its own, number of further fields and values, those, then for each snapshot its cycle, manifest as JSON and event data as JSON
 --   ->    'restored' | 'exists' | 'void' someone else rebuilds
-local token, id, kind, dataset, created, key, body, life, status, reason, finished, rows, num_fields = unpack(ARGV, 1, 13)
+local token, id, kind, dataset, created, key, body, life, status, reason, finished, rows, waits, num_fields = unpack(ARGV, 1, 14)
 if redis.call('GET', rebuild) ~= token then return 'void' end
 if get(id, 'status') then return 'exists' end
 
-local first_snapshot = 14 + num_fields
-add(id, kind, dataset, 14, first_snapshot - 1)
+local first_snapshot = 15 + num_fields
+add(id, kind, dataset, 15, first_snapshot - 1)
 -- Its events had numbers from 1 on that nobody knows any more, but never so many: whoever has followed it goes on with these.
 set(id, 'seq', now)
-enqueue(id, 'restored from the artifact store', 'reconciler', created .. '000')
+if waits == '1' then let_wait(id, 'restored from the artifact store', 'reconciler')
+else enqueue(id, 'restored from the artifact store', 'reconciler', created .. '000') end
 for i = first_snapshot, #ARGV, 3 do
   redis.call('HSET', job_key(id, 'snapshots'), ARGV[i], ARGV[i + 1])
   emit(id, 'snapshot', ARGV[i + 2])

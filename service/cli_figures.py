@@ -1,0 +1,117 @@
+"""Commands about the minima of a job: ``evaluate`` and ``figures``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli_data import refuse_options
+from service.cli_follow import exit_as, plan_lines, print_job, wait_and_show
+from service.cli_landscape import print_landscape
+from service.cli_output import AsJson, Url, connected, fail, print_json, print_table
+from service.cli_requests import number, override, read_config
+
+if TYPE_CHECKING:
+    from service.client import Job
+    from service.client_core import Json
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id: job_...")]
+
+
+def evaluate(
+    job_id: JobId,
+    *,
+    max_rows: Annotated[str | None, typer.Option(metavar="INTEGER", help="Training rows to measure losses on.")] = None,
+    num_lambdas: Annotated[str | None, typer.Option(metavar="INTEGER", help="Points on the line between two snapshots.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A JSON file with any settings of the measurement; options win over it.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    submit_only: Annotated[bool, typer.Option("--submit-only", help="Don't wait for the report; `snapcycle show` has it later.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the minima of a train job: how sharp they are, and which share a basin; --json prints the whole report."""
+    if dry_run:
+        refuse_options("has nothing to submit beside --dry-run", {"--submit-only": submit_only})
+    settings: Json = {} if config is None else read_config(config)
+    override(settings, {"max_rows": number(max_rows), "num_lambdas": number(num_lambdas)})
+    body: Json = {"kind": "evaluate", "job_id": job_id, "landscape": settings}
+    override(body, {"name": name})
+    with connected(url) as client:
+        if dry_run:
+            plan = client.jobs.check(body)
+            if as_json:
+                print_json(plan)
+            else:
+                typer.echo("\n".join(plan_lines(plan)))
+            return
+        job = client.jobs.submit(body)
+        if not submit_only:
+            _wait_for_report(job, as_json=as_json)
+        elif as_json:
+            print_json(job.data)
+        else:
+            typer.echo(f"{job.id} is {job.status}: `snapcycle follow {job.id}` waits for its report")
+
+
+def figures(
+    job_id: JobId,
+    *,
+    out: Annotated[Path | None, typer.Option(help="A directory to write each figure into, as a page that needs nothing else.")] = None,
+    against: Annotated[str | None, typer.Option(metavar="JOB", help="Another job to show beside it.")] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a job's figures, or write them as pages for any browser: learning rate and loss, ensemble size, interpolation and the like."""
+    with connected(url) as client:
+        job = client.jobs.get(job_id)
+        found = job.figures(against=against)
+        if out is not None:
+            written = _write_pages(job, found, out, against=against)
+    if as_json:
+        print_json(found if out is None else [str(path) for path in written])
+    elif out is None:
+        print_table(
+            [[each["name"], "yes" if each["available"] else "no", each["reason"] or each["shows"]] for each in found], "figure", "there", ""
+        )
+    else:
+        for path in written:
+            typer.echo(path)
+        for each in found:
+            if each["reason"]:
+                typer.echo(f"{each['name']} is not there: {each['reason']}", err=True)
+    if out is not None and not written:
+        fail(f"{job_id} has no figure to write yet")
+
+
+def _write_pages(job: "Job", found: "list[Json]", directory: Path, *, against: str | None) -> list[Path]:
+    """Writes the figures that are there; returns their files."""
+    from service.figure_page import standalone_page
+
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    for each in found:
+        if each["available"]:
+            name = each["name"]
+            path = directory / f"{name}.html"
+            figure = job.figure(name, against=against)
+            path.write_text(standalone_page(f"{job.data['name'] or job.id}: {name}", {name: figure}), encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def _wait_for_report(job: "Job", *, as_json: bool) -> None:
+    """Prints the report once it is there; ends the command as the job ended."""
+    if as_json:
+        for _ in job.follow():
+            pass
+        job = job.refresh()
+        print_json(job.result())
+    else:
+        typer.echo(job.id)
+        job = wait_and_show(job)
+        if job.status == "succeeded":
+            print_landscape(job.result()["landscape"])
+        else:
+            print_job(job)
+    exit_as(job)

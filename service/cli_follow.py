@@ -1,0 +1,112 @@
+"""What the commands show of a job: its events while it runs, and the job itself."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from service.cli_landscape import print_landscape
+from service.cli_output import CANCELLED, FAILURE, INTERRUPTED, local_time, print_snapshots
+from service.cli_range import print_range
+from service.cli_study_table import print_study
+
+if TYPE_CHECKING:
+    from service.client import Job
+    from service.client_core import Json
+
+
+def follow_to_the_end(job: "Job", *, as_json: bool) -> None:
+    """Shows the job's events, then ends the command with a status that tells its result."""
+    if as_json:
+        with _interruptible(job):
+            for event in job.follow():
+                typer.echo(json.dumps(event, ensure_ascii=False))
+        job = job.refresh()
+    else:
+        typer.echo(job.id)
+        job = wait_and_show(job)
+        print_job(job)
+    exit_as(job)
+
+
+def wait_and_show(job: "Job") -> "Job":
+    """Shows the job's progress until it ends, and returns it as it ended."""
+    from service.job_display import JobDisplay
+
+    with _interruptible(job), JobDisplay(job.data) as display:
+        for event in job.follow():
+            display.show(event)
+    return job.refresh()
+
+
+def exit_as(job: "Job") -> None:
+    """Ends the command where the job did not succeed, with the status that says so."""
+    status = {"failed": FAILURE, "cancelled": CANCELLED}.get(job.status, 0)
+    if status:
+        raise typer.Exit(status)
+
+
+@contextmanager
+def _interruptible(job: "Job") -> Iterator[None]:
+    """Lets Ctrl-C end the command, and says that it did not end the job."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\n{job.id} goes on without you: `snapcycle follow {job.id}` shows it, `snapcycle stop {job.id}` ends it", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def print_job(job: "Job") -> None:
+    """Prints a job: what it is, how it stands, and what it has made."""
+    data = job.data
+    progress = data["progress"]
+    lines = {
+        "status": data["status"] + (f" ({data['phase']})" if data["phase"] and not data["terminal"] else ""),
+        "reason": data["stop_reason"],
+        "name": data["name"],
+        "dataset": data["dataset_id"],
+        "kind": data["kind"],
+        "parent": data["parent_id"],
+        "model": _model_text(data["config"].get("model")),
+        "progress": f"{progress['fraction']:.0%}" + (f", step {progress['step']:,} of {progress['steps']:,}" if progress["steps"] else ""),
+        "ensemble": data["ensemble_id"],
+        "created": local_time(data["created_at"]),
+        "finished": local_time(data["finished_at"]),
+    }
+    typer.echo(job.id)
+    for label, value in lines.items():
+        if value:
+            typer.echo(f"  {label:<9} {value}")
+    snapshots = job.snapshots()
+    if snapshots:
+        typer.echo()
+        print_snapshots(snapshots)
+    if data["kind"] == "range_test" and job.status == "succeeded":
+        typer.echo()
+        print_range(job.result())
+    if data["kind"] == "study" and job.status == "succeeded":
+        typer.echo()
+        print_study(job.result())
+    if data["kind"] == "evaluate" and job.status == "succeeded":
+        typer.echo()
+        print_landscape(job.result()["landscape"])
+    if data["error"]:
+        typer.echo(f"\nerror: {data['error']['message']}", err=True)
+        if data["error"].get("suggestion"):
+            typer.echo(f"  {data['error']['suggestion']}", err=True)
+
+
+def _model_text(model: "Json | None") -> str | None:
+    return None if model is None else " ".join([model["architecture"], *(f"{name}={value}" for name, value in model["params"].items())])
+
+
+def plan_lines(plan: "Json") -> Iterator[str]:
+    """A dry run in words: sizes, warnings, and what is decided later."""
+    for name, value in plan["estimate"].items():
+        yield f"{name.replace('_', ' '):<16} {f'{value:,}' if isinstance(value, int | float) else value}"
+    for warning in plan["warnings"]:
+        yield f"warning: {warning}"
+    for note in plan["notes"]:
+        yield f"note: {note}"
