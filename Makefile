@@ -44,7 +44,7 @@ format: $(VENV)/installed-dev  ## format the code and mend what the linter can m
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench-range-test: $(VENV)/installed-dev fashion-mnist  ## the range test's suggestion against a grid of rates, about an hour
+bench-range-test: $(VENV)/installed-dev fashion-mnist  ## the range test's suggestion against a grid of rates, about 40 CPU minutes
 	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/range_test_grid.py
 
 bench-auto-cycles: $(VENV)/installed-dev fashion-mnist  ## automatic cycles against the single runs, seven settings, about an hour

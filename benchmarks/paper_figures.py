@@ -1,8 +1,9 @@
 """The paper's four figures for a real run: Fashion-MNIST, with restarts and without, through the whole service.
 
 Starts a private stack, trains a snapshot ensemble and its control (the step-wise schedule with equally spaced snapshots, the paper's
-NoCycle) on the first 10,000 images with equal budgets and seeds, has the landscape of both measured after the last cycle, and draws the
-figures from the API alone with ``examples/paper_figures.py``. ``make figures`` writes them to ``docs/figures/``.
+NoCycle) with the setting and the first seed of the README's study (``study.py --name memorised``), has the landscape of both measured
+after the last cycle, and draws the figures from the API alone with ``examples/paper_figures.py``. ``make figures`` writes them to
+``docs/figures/``.
 """
 
 import argparse
@@ -18,9 +19,9 @@ from service.client import Client, Job
 from service.embedded import Stack
 from worker.settings import Settings
 
-ROWS = 10_000
-CYCLES = 5
-EPOCHS = 40
+ROWS = 1000
+CYCLES = 4
+EPOCHS = 100
 DIRECTORY = Path(__file__).parent.parent / "docs" / "figures"
 
 Json = dict[str, Any]
@@ -32,8 +33,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--cycles", type=int, default=CYCLES)
-    parser.add_argument("--max-lr", type=float, default=0.5)
-    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--max-lr", type=float, default=0.3)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--out", type=Path, default=DIRECTORY)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="snapcycle-figures-") as directory, (Path(directory) / "log").open("w+b") as log:
@@ -62,6 +64,7 @@ def train_both(client: Client, settings: Settings, arguments: argparse.Namespace
     for name, schedule in schedules.items():
         began = time.monotonic()
         body = {"kind": "train", "dataset_id": dataset["id"], "name": name, "model": model, "landscape": True}
+        body["batch_size"] = arguments.batch_size
         job = client.jobs.submit({**body, "schedule": {**schedule, "max_lr": arguments.max_lr}}).wait()
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
         jobs.append(job)

@@ -137,10 +137,11 @@ class RunConfig(SetupConfig):
 class Budget(StrictModel):
     """How long a run may be, in place of a length in its schedule: one of the two."""
 
-    minutes: Annotated[float, Field(strict=True, gt=0, le=100_000)] | None = Field(
+    minutes: Annotated[float, Field(strict=True, ge=0.01, le=100_000)] | None = Field(
         None,
-        description="Wall-clock minutes of training on its worker, with range test, evaluation and snapshots; the run measures its speed "
-        "and plans its cycles so that the last one completes in time.",
+        description="Wall-clock minutes of training on its worker, with range test, evaluation and snapshots, but without the wait in the "
+        "queue, the start of the trainer process and the storing of the last files; a resumed run goes on with the time left at its "
+        "checkpoint. The run measures its speed and plans its cycles so that the last one completes in time.",
     )
     epochs: Epochs | None = Field(None, description="Passes over the training rows; a range test of the job comes on top.")
 
@@ -178,6 +179,13 @@ class TrainingConfig(RunConfig):
         return schedule
 
 
+SMALLEST_START_LR = 1e-12
+"""Below, a step changes no weight in single precision; much below, the ratio of the rates overflows."""
+
+MAX_SWEEP_STEPS = 1_000_000
+"""Of all sweeps of a range test; the loss of each is in its answer."""
+
+
 class RangeTestConfig(RunConfig):
     """One learning-rate range test: a short run over rising rates (1506.01186, section 3.3), repeated with other seeds."""
 
@@ -209,4 +217,31 @@ class RangeTestConfig(RunConfig):
             raise ValueError(f"end_lr must be > start_lr ({self.start_lr:g}), got {self.end_lr:g}: swap or widen them")
         if self.sweep == "exponential" and self.start_lr == 0:
             raise ValueError("start_lr must be > 0 for an exponential sweep, got 0: take 1e-5, or sweep 'linear'")
+        if 0 < self.start_lr < SMALLEST_START_LR:
+            raise ValueError(f"start_lr must be at least {SMALLEST_START_LR:g}, got {self.start_lr:g}: take 1e-5")
+        return self
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        losses = self.num_rates * self.steps_per_rate * self.repeats
+        if losses > MAX_SWEEP_STEPS:
+            raise ValueError(
+                f"num_rates ({self.num_rates}) * steps_per_rate ({self.steps_per_rate}) * repeats ({self.repeats}) must be at most "
+                f"{MAX_SWEEP_STEPS}, got {losses}: lower one of them"
+            )
+        steps = (self.probe_steps or 0) * self.probe_repeats
+        if steps > MAX_SWEEP_STEPS:
+            raise ValueError(
+                f"probe_steps ({self.probe_steps}) * probe_repeats ({self.probe_repeats}) must be at most {MAX_SWEEP_STEPS}, "
+                f"got {steps}: lower one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _probes_are_made(self) -> Self:
+        given = [f"probe_steps {self.probe_steps}"] if self.probe_steps is not None else []
+        given += [f"probe_repeats {self.probe_repeats}"] if self.probe_repeats != 1 else []
+        if given and not self.probes:
+            fields = " and ".join(one.split()[0] for one in given)
+            raise ValueError(f"probes false makes no probes, but {' and '.join(given)} is given: leave {fields} out, or set probes true")
         return self

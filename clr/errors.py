@@ -17,6 +17,10 @@ class ScheduleError(ValueError):
     """The schedule cannot be laid out over the steps it was given, or cannot be changed as asked."""
 
 
+class RunLengthError(ScheduleError):
+    """The run has no step, or too many."""
+
+
 class DatasetError(ValueError):
     """The user's data is unusable.
 
@@ -46,7 +50,17 @@ class CheckpointError(ValueError):
 
 
 class RateNotFoundError(ValueError):
-    """The range test of a run whose ``max_lr`` is "auto" has found no usable rate."""
+    """The range test of a run whose ``max_lr`` is "auto" has found no usable rate.
+
+    Attributes:
+        cause: Why.
+        remedy: What to do; it names fields that a run has.
+    """
+
+    def __init__(self, cause: str, *, remedy: str = "give max_lr a number, for example 0.1") -> None:
+        super().__init__(f"{cause}; {remedy}")
+        self.cause = cause
+        self.remedy = remedy
 
 
 class DivergedError(ArithmeticError):

@@ -17,7 +17,7 @@ class Estimate:
     Attributes:
         mean: Over the seeds that have a value.
         sd: Their sample standard deviation; None below two.
-        low: Lower end of the 95 % interval of Student's t for the mean; None below two.
+        low: Lower end of the 95 % interval of Student's t for the mean, clipped to what is possible; None below two.
         high: Its upper end.
         per_seed: One value for each seed, None where its runs failed.
     """
@@ -34,8 +34,13 @@ class Estimate:
         return None if self.sd is None else self.sd / math.sqrt(sum(value is not None for value in self.per_seed))
 
 
-def estimate(per_seed: Sequence[float | None]) -> Estimate | None:
-    """The estimate from one value for each seed; None where no seed has one."""
+def estimate(per_seed: Sequence[float | None], *, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Estimate | None:
+    """The estimate from one value for each seed; None where no seed has one.
+
+    Args:
+        per_seed: The values, None where there is none.
+        bounds: Values that the number can have; the interval ends there.
+    """
     values = [value for value in per_seed if value is not None]
     if not values:
         return None
@@ -44,7 +49,7 @@ def estimate(per_seed: Sequence[float | None]) -> Estimate | None:
         return Estimate(mean, None, None, None, tuple(per_seed))
     sd = stdev(values)
     reach = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(len(values))
-    return Estimate(mean, sd, mean - reach, mean + reach, tuple(per_seed))
+    return Estimate(mean, sd, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]), tuple(per_seed))
 
 
 def paired_difference(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Estimate | None:

@@ -1,8 +1,8 @@
 """What a measurement of the landscape is asked for, and what it costs. This module doesn't import torch."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clr.strict_model import Float, Int, StrictModel
 
@@ -11,6 +11,10 @@ HESSIAN_PASSES = 13.0
 
 GRADIENT_PASSES = 3.0
 """What a gradient costs on a row, in forward passes; so does a step of training."""
+
+
+MAX_PASSES = 20_000
+"""For each row, of each snapshot: as much as a training of some 7000 epochs."""
 
 
 class LandscapeSettings(StrictModel):
@@ -49,6 +53,16 @@ class LandscapeSettings(StrictModel):
         "loss is nothing: at 0.02 a barrier costs at most 2 % of all that there is to learn.",
     )
     seed: Int = Field(0, ge=0, lt=2**63, description="Fixes the sample of rows and the random directions.")
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        passes = self.num_directions + self.ascent_steps * (GRADIENT_PASSES + 1) + self.max_iterations * HESSIAN_PASSES + self.num_lambdas
+        if passes > MAX_PASSES:
+            raise ValueError(
+                f"num_directions + {GRADIENT_PASSES + 1:g} * ascent_steps + {HESSIAN_PASSES:g} * max_iterations + num_lambdas, what each "
+                f"row costs in forward passes, must be at most {MAX_PASSES}, got {passes:g}: lower one of them"
+            )
+        return self
 
 
 def num_pairs(num_snapshots: int, settings: LandscapeSettings) -> int:

@@ -66,8 +66,13 @@ def training_config(config: RangeTestConfig, repeat: int) -> TrainingConfig:
     """The run of one sweep or probe. All share one split, that of a training run with the test's seed: its test rows stay unseen."""
     shared = {name: getattr(config, name) for name in RunConfig.model_fields}
     split_seed = config.seed if config.split_seed is None else config.split_seed
-    changes = {"seed": config.seed + repeat, "split_seed": split_seed, "schedule": FixedSchedule(epochs=1)}
+    changes = {"seed": repeat_seed(config, repeat), "split_seed": split_seed, "schedule": FixedSchedule(epochs=1)}
     return TrainingConfig(**shared | changes)
+
+
+def repeat_seed(config: RangeTestConfig, repeat: int) -> int:
+    """The seed of one repeat: seed, seed + 1, …; after the largest seed comes 0."""
+    return (config.seed + repeat) % 2**63
 
 
 def probe_length(config: RangeTestConfig, steps_per_epoch: int) -> int:

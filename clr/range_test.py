@@ -9,24 +9,23 @@ range with its spread over the repeats and a reason in words, or a refusal with 
 """
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, median
+from statistics import fmean
 from typing import Literal
 
-import numpy as np
 import torch
 
 from clr.config import RangeTestConfig
 from clr.datasets import Dataset
 from clr.plans import Plan, resolve, run_plan
-from clr.probes import Probe, ProbeEnd, ProbeStep, constant_losses, endless_batches, judged_losses, probe, probe_length, training_config
-from clr.rate_curve import CurveAnswer, NoDescentError, read_curve, smooth, spread_decades, sweep_rates
-from clr.rate_ladder import FIRST_RUNGS, LadderChoice, Losses, choose, next_rung
+from clr.probes import ProbeEnd, ProbeStep, constant_losses, endless_batches, probe, probe_length, repeat_seed, training_config
+from clr.range_answer import RangeTestResult, Sweep, conclude, decide, pooled, refused
+from clr.rate_curve import smooth, sweep_rates
+from clr.rate_ladder import FIRST_RUNGS, next_rung
 from clr.runs import Run
 from clr.schedules import Schedule
-
-ANSWERS = ("steepest", "minimum_tenth", "valley", "min_lr", "max_lr")
+from clr.splits import split_dataset
 
 
 class RangeTestError(ValueError):
@@ -35,65 +34,13 @@ class RangeTestError(ValueError):
 
 @dataclass(frozen=True)
 class RangeStep:
-    """One rate of a sweep, just measured: the mean loss of its mini-batches, each before its own update."""
+    """One rate of a sweep, just measured: the mean loss of its mini-batches, and of each the loss before its own update."""
 
     repeat: int
     index: int
     learning_rate: float
     loss: float
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """One sweep as it was measured; it may end before its last rate.
-
-    Attributes:
-        seed: Of the run it trained.
-        learning_rate: The rates that were used.
-        loss: The mean loss at each, the last one not finite where ``stop_reason`` says so.
-        smoothed: The bias-corrected moving average of the finite losses.
-        stop_reason: None for a sweep that reached its last rate.
-    """
-
-    seed: int
-    learning_rate: tuple[float, ...]
-    loss: tuple[float, ...]
-    smoothed: tuple[float, ...]
-    stop_reason: Literal["not_finite", "diverged"] | None
-
-
-@dataclass(frozen=True)
-class RangeTestResult:
-    """The curves and what they suggest.
-
-    Attributes:
-        sweeps: One per repeat.
-        probes: One per rate that was tried, lowest first; empty where the curve alone decides.
-        suggestions: ``steepest``, ``minimum_tenth``, ``valley``: medians over the repeats that had a descent; empty if refused.
-        min_lr: Lower end of the range; None if refused.
-        max_lr: Upper end of the range, by the probes where there are any; None if refused.
-        curve_max_lr: The upper end that the curve alone suggests; None where it has no descent.
-        spread_decades: Standard deviation over the repeats, in decades, of each answer; of max_lr only where several decide on it.
-        level: How far the repeats that decide on max_lr agree on it; "single" where there was one.
-        num_steps: Optimizer steps of all sweeps and probes, the price of the test.
-        reason: Why this range, or why none, in words.
-    """
-
-    sweeps: tuple[Sweep, ...]
-    probes: tuple[Probe, ...]
-    suggestions: dict[str, float]
-    min_lr: float | None
-    max_lr: float | None
-    curve_max_lr: float | None
-    spread_decades: dict[str, float]
-    level: Literal["high", "medium", "low", "single", "refused"]
-    num_steps: int
-    reason: str
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether the curves had no usable descent, or no probe learned what holds for validation rows."""
-        return self.max_lr is None
+    batch_loss: tuple[float, ...]
 
 
 def range_test(config: RangeTestConfig, dataset: Dataset, *, device: str = "cpu") -> RangeTestResult:
@@ -118,10 +65,10 @@ def search(config: RangeTestConfig, dataset: Dataset, *, device: str = "cpu") ->
     for repeat in range(config.repeats):
         losses = []
         for step in sweep(config, dataset, repeat=repeat, device=device):
-            losses.append(step.loss)
+            losses.append(step.batch_loss)
             yield step
         sweeps.append(finish_sweep(config, repeat, losses))
-    return (yield from confirm(config, dataset, conclude(config, sweeps), device=device))
+    return (yield from confirm(config, dataset, answer_of_curves(config, dataset, sweeps), device=device))
 
 
 def planned_steps(config: RangeTestConfig, steps_per_epoch: int) -> int:
@@ -169,58 +116,46 @@ def sweep(config: RangeTestConfig, dataset: Dataset, *, repeat: int, device: str
         for _ in range(config.steps_per_rate):
             with torch.random.fork_rng():  # networks with dropout seed torch's global generators
                 measured.append(run.update(next(batches), rate).item())
+            if not math.isfinite(measured[-1]):
+                break
         losses.append(fmean(measured))
-        yield RangeStep(repeat, index, rate, losses[-1])
+        yield RangeStep(repeat, index, rate, losses[-1], tuple(measured))
         if _stop_reason(config, losses):
             return
 
 
-def finish_sweep(config: RangeTestConfig, repeat: int, losses: Sequence[float]) -> Sweep:
-    """The sweep that measured ``losses``, from its first rate on."""
+def finish_sweep(config: RangeTestConfig, repeat: int, batch_losses: Sequence[Sequence[float]]) -> Sweep:
+    """The sweep that measured these losses, those of one rate after the other from its first on."""
     rates = sweep_rates(config.start_lr, config.end_lr, config.num_rates, exponential=config.sweep == "exponential")
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    smoothed = smooth(finite, config.smoothing)
-    return Sweep(config.seed + repeat, tuple(rates[: len(losses)]), tuple(losses), tuple(smoothed), _stop_reason(config, losses))
+    losses = [fmean(measured) for measured in batch_losses]
+    return Sweep(
+        seed=repeat_seed(config, repeat),
+        learning_rate=tuple(rates[: len(losses)]),
+        loss=tuple(losses),
+        batch_loss=tuple(map(tuple, batch_losses)),
+        smoothed=tuple(smooth([loss for loss in losses if math.isfinite(loss)], config.smoothing)),
+        stop_reason=_stop_reason(config, losses),
+    )
 
 
-def conclude(config: RangeTestConfig, sweeps: Sequence[Sweep]) -> RangeTestResult:
-    """The answer of all sweeps together: medians of what the single curves say, or a refusal where most have no descent."""
-    answers: list[CurveAnswer] = []
-    refusals: list[str] = []
-    for one in sweeps:
-        try:
-            answers.append(read_curve(one.learning_rate[: len(one.smoothed)], one.loss[: len(one.smoothed)], beta=config.smoothing))
-        except NoDescentError as refusal:
-            refusals.append(str(refusal))
-    num_steps = sum(len(one.loss) for one in sweeps) * config.steps_per_rate
-    if len(refusals) * 2 >= len(sweeps):
-        reason = f"no suggestion: in {len(refusals)} of {len(sweeps)} sweeps {refusals[0]}"
-        return RangeTestResult(tuple(sweeps), (), {}, None, None, None, {}, "refused", num_steps, reason)
-    values = {name: [getattr(answer, name) for answer in answers] for name in ANSWERS}
-    middle = {name: math.exp(median(map(math.log, several))) for name, several in values.items()}
-    spread = {name: spread_decades(several) for name, several in values.items()}
-    spread["curve_max_lr"] = spread["max_lr"]
-    reason = (
-        f"the loss falls steadily between {middle['min_lr']:.2g} and {middle['max_lr']:.2g}, steepest at {middle['steepest']:.2g}; "
-        + (
-            f"{len(answers)} sweeps agree on the upper end to {spread['max_lr']:.2f} decades"
-            if len(answers) > 1
-            else "one sweep, so no spread"
-        )
-        + (f"; {len(refusals)} of {len(sweeps)} sweeps had no descent" if refusals else "")
-    )
-    return RangeTestResult(
-        sweeps=tuple(sweeps),
-        probes=(),
-        suggestions={name: middle[name] for name in ("steepest", "minimum_tenth", "valley")},
-        min_lr=middle["min_lr"],
-        max_lr=middle["max_lr"],
-        curve_max_lr=middle["max_lr"],
-        spread_decades=spread,
-        level=_level(spread["max_lr"], len(answers)),
-        num_steps=num_steps,
-        reason=reason,
-    )
+def answer_of_curves(config: RangeTestConfig, dataset: Dataset, sweeps: Sequence[Sweep], *, was_stopped: bool = False) -> RangeTestResult:
+    """What the curves alone say; a target that is the same in every training row is refused, for learning it shows nothing.
+
+    Args:
+        config: The test's.
+        dataset: The test's.
+        sweeps: The complete ones.
+        was_stopped: Whether the test ended before its answer, which the reason then tells.
+    """
+    answer = conclude(config, sweeps)
+    targets = dataset.targets[split_dataset(dataset, training_config(config, 0)).train]
+    if bool((targets == targets[0]).all()):
+        refusal = "the target is the same in every training row, so there is nothing to learn"
+        answer = replace(refused(answer, refusal, remedy="choose another target, or look at the data"), curve_max_lr=None)
+    if was_stopped:
+        rests = f"the test was stopped, so this rests on the curves of {len(sweeps)} of {config.repeats} sweeps alone"
+        answer = replace(answer, reason=f"{rests}: {answer.reason}")
+    return answer
 
 
 def confirm(
@@ -235,64 +170,13 @@ def confirm(
     centre = 10 * curve.suggestions["minimum_tenth"]
     constant = constant_losses(config, dataset)
     ends: dict[int, list[ProbeEnd]] = {}
-    while (rung := next_rung(_pooled(ends, constant), constant_loss=constant.mean())) is not None:
+    while (rung := next_rung(pooled(ends, constant), constant_loss=constant.mean())) is not None:
         index = sum(map(len, ends.values()))
         ends[rung] = []
         for repeat in range(config.probe_repeats):
             one = probe(config, dataset, centre * 2.0**rung, repeat=repeat, index=index + repeat, device=device)
             ends[rung].append((yield from one))
-    return _decided(curve, centre, ends, constant)
-
-
-def _pooled(ends: Mapping[int, Sequence[ProbeEnd]], constant: Losses) -> dict[int, Losses]:
-    """Each rung's losses, row by row, as means over the repeats."""
-    return {rung: np.mean([judged_losses(end.losses, constant) for end in several], axis=0) for rung, several in ends.items()}
-
-
-def _decided(curve: RangeTestResult, centre: float, ends: Mapping[int, Sequence[ProbeEnd]], constant: Losses) -> RangeTestResult:
-    pooled = _pooled(ends, constant)
-    probes = tuple(Probe(centre * 2.0**rung, _mean_loss(ends[rung])) for rung in sorted(ends))
-    told = replace(curve, probes=probes, num_steps=curve.num_steps + sum(end.num_steps for several in ends.values() for end in several))
-    tried = f"{len(probes)} short trainings at rates from {probes[0].learning_rate:.2g} to {probes[-1].learning_rate:.2g}"
-    level = f"a constant's loss is {constant.mean():.4g}"
-    lowest = min(losses.mean() for losses in pooled.values())
-    if lowest >= constant.mean():
-        reason = (
-            f"no suggestion: none of {tried} predicts the validation rows better than a constant ({level}): set probe_steps higher, "
-            "or look at the data and the network"
-        )
-        return replace(told, suggestions={}, min_lr=None, max_lr=None, spread_decades={}, level="refused", reason=reason)
-    choice = choose(pooled, constant_loss=constant.mean())
-    assert curve.min_lr is not None
-    max_lr = centre * 2.0**choice.rung
-    num_repeats = len(ends[choice.rung])
-    spread = {name: value for name, value in curve.spread_decades.items() if name != "max_lr"}
-    if num_repeats > 1:
-        singles = [_pooled({rung: [several[n]] for rung, several in ends.items()}, constant) for n in range(num_repeats)]
-        spread["max_lr"] = spread_decades([2.0 ** choose(single, constant_loss=constant.mean()).rung for single in singles])
-    reason = f"of {tried}, {_why(choice, centre)} (loss {pooled[choice.rung].mean():.4g}, {level}); by the curves alone {curve.reason}"
-    return replace(
-        told,
-        min_lr=min(curve.min_lr, max_lr / 3),
-        max_lr=max_lr,
-        spread_decades=spread,
-        level=_level(spread.get("max_lr", 0.0), num_repeats),
-        reason=reason,
-    )
-
-
-def _why(choice: LadderChoice, centre: float) -> str:
-    """The choice in words."""
-    max_lr, best = centre * 2.0**choice.rung, centre * 2.0**choice.best
-    words = f"that at {best:.2g} and its neighbours predict the validation rows best"
-    if choice.rung < choice.best:
-        words += f", and {max_lr:.2g} is the lowest rate that is as good"
-    return words if choice.is_settled else words + "; rates beyond were not tried"
-
-
-def _mean_loss(ends: Sequence[ProbeEnd]) -> float | None:
-    means = [float(end.losses.mean()) for end in ends if end.losses is not None]
-    return fmean(means) if len(means) == len(ends) else None
+    return decide(curve, centre, ends, constant)
 
 
 def _sweep_steps(config: RangeTestConfig) -> int:
@@ -307,9 +191,3 @@ def _stop_reason(config: RangeTestConfig, losses: Sequence[float]) -> Literal["n
     if len(smoothed) > burn_in and smoothed[-1] > config.divergence_factor * min(smoothed):
         return "diverged"
     return None
-
-
-def _level(spread: float, count: int) -> Literal["high", "medium", "low", "single"]:
-    if count == 1:
-        return "single"
-    return "high" if spread < 0.15 else "medium" if spread < 0.4 else "low"

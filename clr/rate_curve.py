@@ -47,7 +47,17 @@ class CurveAnswer:
 
 
 class NoDescentError(ValueError):
-    """The curve has no usable descent; the message says why and what to do."""
+    """The curve has no usable descent.
+
+    Attributes:
+        cause: Why.
+        remedy: What to do.
+    """
+
+    def __init__(self, cause: str, *, remedy: str) -> None:
+        super().__init__(f"{cause}: {remedy}")
+        self.cause = cause
+        self.remedy = remedy
 
 
 def sweep_rates(start: float, end: float, count: int, *, exponential: bool) -> list[float]:
@@ -88,13 +98,14 @@ def _weighted_sums(losses: Sequence[float], beta: float) -> list[tuple[float, fl
     return sums
 
 
-def read_curve(rates: Sequence[float], losses: Sequence[float], *, beta: float) -> CurveAnswer:
+def read_curve(rates: Sequence[float], losses: Sequence[float], *, beta: float, is_cut_short: bool = False) -> CurveAnswer:
     """The suggestions of one sweep.
 
     Args:
         rates: Rising rates.
         losses: The finite loss at each rate, before the update that used it.
         beta: Factor of the smoothing.
+        is_cut_short: Whether the sweep ended before its last rate, as its loss diverged; higher rates are no remedy then.
 
     Raises:
         NoDescentError: Too few values, a flat curve, or a loss that only rises.
@@ -102,7 +113,8 @@ def read_curve(rates: Sequence[float], losses: Sequence[float], *, beta: float) 
     positive = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if rate > 0]
     if len(positive) < MIN_POINTS:
         raise NoDescentError(
-            f"only {len(positive)} losses were finite and below the divergence bound, {MIN_POINTS} are needed: start at a lower rate"
+            f"only {len(positive)} losses were finite and below the divergence bound, {MIN_POINTS} are needed",
+            remedy="set start_lr lower" if is_cut_short else "set num_rates higher",
         )
     axis = [math.log(rate) for rate, _ in positive]
     raw = [loss for _, loss in positive]
@@ -111,11 +123,11 @@ def read_curve(rates: Sequence[float], losses: Sequence[float], *, beta: float) 
     clipped = [min(loss, max(first)) for loss in raw]  # an explosion at the end must not hide the minimum before it
     curve = smooth_centred(clipped, beta)
     bottom = min(range(len(curve)), key=curve.__getitem__)
-    _check_descent(level, curve, clipped, bottom, beta)
+    _check_descent(level, curve, clipped, bottom, beta, is_cut_short=is_cut_short)
     slopes = _slopes(axis, curve)
     steepest = min(range(bottom + 1), key=slopes.__getitem__)
     if slopes[steepest] >= 0:
-        raise NoDescentError("the smoothed loss never falls: start at a lower rate, or look at the data and the network")
+        raise NoDescentError("the smoothed loss never falls", remedy="set start_lr lower, or look at the data and the network")
     low, high = _around(slopes, steepest, bound=STEEP * slopes[steepest])
     start, end = _longest_fall(axis, slopes[: bottom + 1], bound=FALLING * slopes[steepest])
     at_bottom = math.exp(axis[bottom])
@@ -134,15 +146,25 @@ def spread_decades(values: Sequence[float]) -> float:
     return pstdev(math.log10(value) for value in values)
 
 
-def _check_descent(level: float, curve: Sequence[float], raw: Sequence[float], bottom: int, beta: float) -> None:
+def _check_descent(level: float, curve: Sequence[float], raw: Sequence[float], bottom: int, beta: float, *, is_cut_short: bool) -> None:
     fall = level - curve[bottom]
     noise = math.sqrt(fmean((loss - mean) ** 2 for loss, mean in zip(raw[: bottom + 1], curve[: bottom + 1], strict=True)))
     standard_error = noise * math.sqrt((1 - beta) / (1 + beta))
-    if fall < MIN_FALL * abs(level) or fall < 3 * standard_error:
-        raise NoDescentError(
-            f"the loss falls by {fall:.3g} from {level:.4g}, noise is {noise:.3g}: no usable descent; sweep to a higher rate, "
-            "take more steps_per_rate or a larger batch_size, or look at the data and the network"
-        )
+    if fall >= MIN_FALL * abs(level) and fall >= 3 * standard_error:
+        return
+    told = f"falls by {fall:.3g} from {level:.4g}" if fall > 0 else f"doesn't fall below its first level of {level:.4g}"
+    raise NoDescentError(
+        f"the loss {told}, noise is {noise:.3g}: no usable descent",
+        remedy=_remedy(rises_at_once=raw[0] < level / 2 or fall < -MIN_FALL * abs(level), is_cut_short=is_cut_short),
+    )
+
+
+def _remedy(*, rises_at_once: bool, is_cut_short: bool) -> str:
+    """What to do about a curve without descent, by where it went."""
+    if rises_at_once:
+        return "the first rates are too high already; set start_lr lower"
+    quieter = "take more steps_per_rate or a larger batch_size, or look at the data and the network"
+    return quieter if is_cut_short else f"set end_lr higher, {quieter}"
 
 
 def _slopes(axis: Sequence[float], curve: Sequence[float]) -> list[float]:

@@ -6,7 +6,7 @@ losses of a rung are those of the validation rows, one by one, so that rungs can
 A rung is judged together with its two neighbours, by the mean of the three with the weights 1, 2, 1: a rate is good when half of it
 and twice of it are good as well. So one lucky short training doesn't decide, and the edge of divergence is kept at a distance. Of the
 rungs that are as good as the best, the lowest is chosen: a long training prefers lower rates than a short one. As good means
-a difference within its standard error over the rows, or within a fiftieth of what training has gained at all: on rows that are easy to
+a difference within its standard error over the rows, or within a hundredth of what training has gained at all: on rows that are easy to
 predict, every higher rate drives the loss a little closer to zero, which says nothing.
 """
 
@@ -25,7 +25,7 @@ FIRST_RUNGS = (0, -1, 1, -2, 2)
 MAX_RUNGS = 10
 """The ladder ends here: nine octaves."""
 
-MARGIN = 0.02
+MARGIN = 0.01
 """Of the fall from a constant prediction's loss to the best: less is no difference."""
 
 

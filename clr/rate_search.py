@@ -9,7 +9,8 @@ from clr.config import RangeTestConfig, RunConfig, TrainingConfig
 from clr.datasets import Dataset
 from clr.errors import RateNotFoundError
 from clr.plans import run_plan
-from clr.range_test import RangeTestResult, progress, search
+from clr.range_answer import RangeTestResult
+from clr.range_test import progress, search
 from clr.seeds import mix
 
 
@@ -47,7 +48,7 @@ def search_rate(
         RateNotFoundError: The test suggests no rate, or one that the schedule cannot take.
     """
     if config.schedule.max_lr != "auto":
-        raise RateNotFoundError(f"max_lr {config.schedule.max_lr} names a job, which only the service can look up: give max_lr a number")
+        raise RateNotFoundError(f"max_lr {config.schedule.max_lr} names a job, which only the service can look up")
     test = search_config(config)
     steps_per_epoch = run_plan(config, dataset).steps_per_epoch
     steps = search(test, dataset, device=device)
@@ -61,7 +62,7 @@ def search_rate(
         fraction = max(fraction, min(1.0, done / planned))  # the test may take more steps than it planned
         yield RateSearch(fraction)
     if result.max_lr is None:
-        raise RateNotFoundError(f"the range test found no max_lr: {result.reason}; give max_lr a number, for example 0.1")
+        raise RateNotFoundError(f"the range test found no max_lr: {result.refusal}")
     found = _with_rate(config, result.max_lr)
     yield RateFound(result, result.max_lr, result.num_steps / steps_per_epoch, found)
     return found

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from clr.config import TrainingConfig
 from clr.cycle_rule import SAMPLE_ROWS, Look
 from clr.datasets import Dataset
 from clr.errors import CheckpointError, DivergedError, ScheduleError
-from clr.held_out import EnsembleMetrics, HeldOut
+from clr.held_out import HeldOut
 from clr.inference import network_outputs
 from clr.minima import is_minimum
 from clr.models import build_model, has_dropout, is_convolutional
@@ -23,6 +22,7 @@ from clr.optimizers import build_optimizer, restore_state, state_tensors
 from clr.planning import RunPlan
 from clr.preprocessing import Preprocessing, arrange
 from clr.randomness import generator, mix
+from clr.run_events import CycleEnd, Rollback
 from clr.schedule_config import peak_rate
 from clr.schedules import Schedule
 from clr.snapshots import Metrics, Outputs, Snapshot
@@ -31,46 +31,6 @@ from clr.targets import Task
 
 MAX_ROLLBACKS = 3
 """Returns to the start of one cycle before a run counts as diverged."""
-
-
-@dataclass(frozen=True, eq=False)
-class CycleEnd:
-    """A cycle is over: its snapshot, and the ensemble that it joined."""
-
-    step: int
-    epoch: float
-    cycle: int
-    snapshot: Snapshot
-    ensemble: EnsembleMetrics
-    _run: "Run"
-
-    @property
-    def schedule(self) -> Schedule:
-        """The learning rates as they are planned now."""
-        return self._run.schedule
-
-    def checkpoint(self) -> Checkpoint:
-        """A copy on the CPU of all that is needed to go on after this cycle; only until the generator goes on."""
-        return self._run.checkpoint(self.step)
-
-
-@dataclass(frozen=True)
-class Rollback:
-    """The run had diverged and is back at the last snapshot, or at its start; the cycle begins again with lower rates.
-
-    Attributes:
-        step: Completed steps from now on.
-        cycle: The cycle that begins again, from 0.
-        diverged_at: Completed steps when it was noticed.
-        peak_scale: The cycle's rates are this share of the schedule's, above the schedule's minimum.
-        attempt: Rollbacks of this cycle so far.
-    """
-
-    step: int
-    cycle: int
-    diverged_at: int
-    peak_scale: float
-    attempt: int
 
 
 class Run:

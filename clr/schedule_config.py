@@ -1,5 +1,6 @@
 """The documents that describe a learning-rate schedule; ``clr.schedules`` lays them out over steps."""
 
+import re
 from fractions import Fraction
 from typing import Annotated, Literal, Self
 
@@ -24,6 +25,10 @@ DEFAULT_CYCLES = 5
 
 UNKNOWN_RATE = 1.0
 """Stands for a ``max_lr`` that is still to be measured wherever a schedule is laid out before: its rates are then shares of max_lr."""
+
+
+RATIO_TEXT = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?(/[0-9]{1,6})?")
+"""What a ratio may look like. ``Fraction`` also reads '1e1000000000', and takes for ever to write it out."""
 
 
 def as_fraction(value: float | str) -> Fraction:
@@ -55,6 +60,8 @@ def _kind_of_cycles(value: object) -> str:
 def _check_ratio(value: float | str) -> float | str:
     """Checks that a ratio is a number or ``p/q``, in bounds, with a denominator that keeps exact arithmetic quick."""
     try:
+        if isinstance(value, str) and not RATIO_TEXT.fullmatch(value):
+            raise ValueError(value)
         ratio = as_fraction(value)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"must be a number or a ratio such as '3/2', got {value!r}: write it as p/q") from None

@@ -99,7 +99,7 @@ def _about_limit(config: WarmRestartsSchedule | TriangularSchedule | ExpRangeSch
 
 def _about_triangles(config: TriangularSchedule | ExpRangeSchedule, epochs_per_cycle: float) -> Iterator[str]:
     if config.cycles < 3:
-        yield f"{config.cycles} cycles are few: 1506.01186 (section 3.2) finds at least 3 needed"
+        yield f"{config.cycles} {'cycle is' if config.cycles == 1 else 'cycles are'} few: 1506.01186 (section 3.2) finds at least 3 needed"
     if epochs_per_cycle < SHORT_TRIANGLE_EPOCHS:
         yield (
             f"a step size of {epochs_per_cycle / 2:g} epochs is short: 1506.01186 (section 3.2) finds 2 to 10 epochs good, "

@@ -27,7 +27,7 @@ from clr.config import (
     WarmRestartsSchedule,
     as_fraction,
 )
-from clr.errors import ScheduleError
+from clr.errors import RunLengthError, ScheduleError
 from clr.rate_shapes import Shape, cosine_rate, rate_shape
 from clr.schedule_config import DEFAULT_EPOCHS, given_length, with_length
 
@@ -232,7 +232,7 @@ def _num_steps(epochs: float, steps_per_epoch: int) -> int:
     """T for a run of ``epochs``, which may be a fraction; exact."""
     num_steps = math.floor(as_fraction(epochs) * steps_per_epoch)
     if not 1 <= num_steps <= MAX_STEPS:
-        raise ScheduleError(
+        raise RunLengthError(
             f"a run must have between 1 and {MAX_STEPS} optimizer steps, got {num_steps} "
             f"({epochs:g} epochs of {steps_per_epoch} steps): change epochs or batch_size"
         )

@@ -12,6 +12,7 @@ from clr.schedule_config import DEFAULT_EPOCHS, UNKNOWN_RATE, Epochs, MaxRate, P
 from clr.strict_model import Int
 
 MAX_SEEDS = 20
+DEFAULT_CYCLES = 5
 MAX_CYCLES = 20
 """With all arms, 20 seeds and 20 cycles a study has 519 runs."""
 
@@ -44,6 +45,12 @@ class Arm(StrEnum):
 RESTARTING = frozenset({Arm.SNAPSHOT_ENSEMBLE, Arm.SINGLE_CYCLE})
 """Arms whose cycles start at ``restart_lr``."""
 
+WITHOUT_CYCLES = frozenset({Arm.AUTO, Arm.FIXED, Arm.STEP, Arm.EXPONENTIAL, Arm.COSINE})
+"""Arms to which ``cycles`` means nothing."""
+
+WITHOUT_MINIMUM = frozenset({Arm.FIXED, Arm.STEP, Arm.EXPONENTIAL, Arm.NO_CYCLE})
+"""Arms whose rates don't fall to ``min_lr``."""
+
 
 def _known_arm(value: object) -> object:
     if isinstance(value, str) and value not in list(Arm):
@@ -64,9 +71,11 @@ class StudyConfig(SetupConfig):
     )
     min_lr: Rate = Field(0.0, description="The rate that every cosine approaches.")
     epochs: Epochs = Field(DEFAULT_EPOCHS, description="The budget of one run in epochs.")
-    cycles: Int = Field(5, ge=2, le=MAX_CYCLES, description="M: cycles, snapshots and networks of an ensemble (1704.00109: 4 to 8).")
+    cycles: Int = Field(
+        DEFAULT_CYCLES, ge=2, le=MAX_CYCLES, description="M: cycles, snapshots and networks of an ensemble (1704.00109: 4 to 8)."
+    )
     seeds: tuple[Annotated[int, Field(strict=True, ge=0, lt=2**63)], ...] = Field(
-        max_length=MAX_SEEDS,
+        json_schema_extra={"maxItems": MAX_SEEDS},
         description="Each arm is trained once for each of these seeds, for example [0, 1, 2]; intervals need at least two.",
     )
     arms: tuple[Annotated[Arm, BeforeValidator(_known_arm)], ...] = Field(tuple(Arm), description="What to compare; left out: everything.")
@@ -76,6 +85,8 @@ class StudyConfig(SetupConfig):
     def _seeds_are_distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds:
             raise ValueError("seeds must name at least one seed, got none: give for example [0, 1, 2]")
+        if len(seeds) > MAX_SEEDS:
+            raise ValueError(f"seeds must name at most {MAX_SEEDS} seeds, got {len(seeds)}: leave some out, or split the study")
         _refuse_repeats("seeds", seeds, "a seed that is trained twice gives the same network twice")
         return seeds
 
@@ -99,6 +110,15 @@ class StudyConfig(SetupConfig):
                 f"restart_lr ({self.restart_lr:g}) is the rate of the arms {' and '.join(sorted(RESTARTING))}, but arms has neither: "
                 "add one, or leave restart_lr out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _arms_use_what_is_given(self) -> Self:
+        told = f"arms has only {', '.join(self.arms)}"
+        if self.cycles != DEFAULT_CYCLES and WITHOUT_CYCLES.issuperset(self.arms):
+            raise ValueError(f"cycles ({self.cycles}) means nothing here, since {told}: add an arm with cycles, or leave cycles out")
+        if self.min_lr != 0 and WITHOUT_MINIMUM.issuperset(self.arms):
+            raise ValueError(f"min_lr ({self.min_lr:g}) means nothing here, since {told}: add an arm of cosines, or leave min_lr out")
         return self
 
 

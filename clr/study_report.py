@@ -1,5 +1,6 @@
 """From what a study's runs have left behind to its table: a pure function, so whoever repeats it gets the same numbers."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -14,6 +15,9 @@ from clr.study_outcomes import CLASSIFICATION_METRICS, REGRESSION_METRICS, Faile
 
 METRICS = CLASSIFICATION_METRICS + REGRESSION_METRICS
 SINGLE_RUNS = (Arm.FIXED, Arm.STEP, Arm.EXPONENTIAL, Arm.COSINE)
+BOUNDS = {"error": (0.0, 1.0), "ece": (0.0, 1.0), "brier": (0.0, 2.0)}
+"""Of the measures; the others are >= 0 without a largest value. An interval of Student's t knows nothing of them, so it is clipped."""
+
 VERDICT_METRICS = ("error", "nll", "rmse")
 """What the automatic plan promises; those that the task has."""
 
@@ -81,7 +85,10 @@ def study_report(config: StudyConfig, outcomes: Outcomes, *, on_measured: Callab
 
 
 def _estimates(replicates: Sequence[Measured | None]) -> dict[str, Estimate | None]:
-    return {name: estimate([None if one is None else one.metrics.get(name) for one in replicates]) for name in METRICS}
+    return {
+        name: estimate([None if one is None else one.metrics.get(name) for one in replicates], bounds=BOUNDS.get(name, (0.0, math.inf)))
+        for name in METRICS
+    }
 
 
 def _arm_report(
@@ -195,7 +202,8 @@ def _auto_verdict(estimates: Mapping[Arm, Mapping[str, Estimate | None]]) -> Jso
     if within is None:
         text = "auto cannot be compared: one seed has no standard error"
     else:
-        text = f"auto is {'' if within else 'not '}within one standard error of the best single run, or better, in {' and '.join(names)}"
+        named = [name for name, answer in zip(names, answers, strict=True) if answer is within]
+        text = f"auto is {'' if within else 'not '}within one standard error of the best single run, or better, in {' and '.join(named)}"
     return {"is_within": within, "text": text, "metrics": comparisons}
 
 

@@ -13,7 +13,8 @@ from clr.held_out import EnsembleMetrics
 from clr.planning import Replanned
 from clr.plans import Plan, resolve, run_plan
 from clr.rate_search import RateFound, RateSearch, search_rate
-from clr.runs import CycleEnd, Rollback, Run
+from clr.run_events import CycleEnd, Rollback
+from clr.runs import Run
 from clr.schedule_config import is_rate_known
 from clr.schedules import Schedule
 
@@ -66,6 +67,10 @@ class StepReport:
     def checkpoint(self) -> Checkpoint:
         """A copy on the CPU of all that is needed to go on after this step; only until the generator goes on."""
         return self._run.checkpoint(self.step)
+
+    def has_diverged(self) -> bool:
+        """Whether the loss or a weight is no finite number, so that the end of a cycle here would be no end; waits for the device."""
+        return self._run.has_diverged()
 
     def stop_here(self) -> CycleEnd:
         """Ends the run with a snapshot of the weights as they are; it counts as a minimum only after the last step of a full cycle."""

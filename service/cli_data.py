@@ -10,9 +10,10 @@ import typer
 from service.cli_output import AsJson, Url, ago, connected, fail, print_json, print_snapshots, print_table
 
 if TYPE_CHECKING:
-    from service.client import Client
+    from service.client import Client, Job
     from service.client_calls import Inputs
     from service.client_core import Json
+    from service.client_parts import Ensemble
 
 MAX_SHOWN = 20
 """Rows of a prediction that are printed for people."""
@@ -92,6 +93,13 @@ def snapshots(
         print_snapshots(taken)
 
 
+def _ensemble_of(job: "Job") -> "Ensemble[Client]":
+    """The job's ensemble; ends the command where it has none."""
+    if job.data["kind"] != "train":
+        fail(f"{job.id} is of kind {job.data['kind']} and has no ensemble: take a training job, `snapcycle jobs` lists them")
+    return job.ensemble
+
+
 def predict(
     source: Annotated[str, typer.Argument(metavar="JOB|ENSEMBLE", help="A job's id (job_...) or an ensemble's (ens_...).")],
     file: Annotated[Path, typer.Argument(help="What to predict: .npy, .npz (array x), .csv, or .json (as the API takes it).")],
@@ -106,7 +114,7 @@ def predict(
         refuse_options("has nothing to print beside --output", {"--json": as_json})
     inputs = read_inputs(file)
     with connected(url) as client:
-        ensemble = client.jobs.get(source).ensemble if source.startswith("job_") else client.ensembles.get(source)
+        ensemble = _ensemble_of(client.jobs.get(source)) if source.startswith("job_") else client.ensembles.get(source)
         if output is not None:
             import numpy as np
 

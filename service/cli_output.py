@@ -63,8 +63,8 @@ def table(rows: list[list[str]], *columns: str) -> "Table":
     made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for title in columns:
         justify: Literal["left", "right"] = "right" if title.startswith(">") else "left"
-        # Names give way where the terminal is narrow; ids never do, since they are there to be copied.
-        made.add_column(title.removeprefix(">"), justify=justify, no_wrap=title != "name")
+        # Names and remarks, which stand under no title, give way where the terminal is narrow; ids never do: they are there to be copied.
+        made.add_column(title.removeprefix(">"), justify=justify, no_wrap=title not in ("name", ""))
     for row in rows:
         made.add_row(*row)
     return made

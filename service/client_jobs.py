@@ -46,7 +46,7 @@ class JobMethods(Part[C]):
         """
         ensemble_id = self.data["ensemble_id"]
         if ensemble_id is None:
-            raise ValueError(f"{self.id} is a {self.data['kind']} job, which takes no snapshots: its answer is result()")
+            raise ValueError(f"{self.id} is of kind {self.data['kind']}, which takes no snapshots: its answer is result()")
         return Ensemble(self.client, ensemble_id)
 
     def raise_if_failed(self) -> Self:

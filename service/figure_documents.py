@@ -10,6 +10,10 @@ class FigureUnavailable(Exception):
     """The job has not what the figure shows; the message says what is missing and how to get it."""
 
 
+class ForeignFigureError(FigureUnavailable):
+    """Jobs of this kind never have the figure."""
+
+
 @dataclass(frozen=True)
 class JobDocuments:
     """A job as the API describes it.
@@ -38,7 +42,7 @@ class JobDocuments:
             FigureUnavailable: The job goes on, or its result lacks the part; ``remedy`` says how to get it.
         """
         if self.result is None:
-            raise FigureUnavailable(f"{self.label} is {self.job['status']}: this comes with its end")
+            raise FigureUnavailable(f"{self.job['id']} is {self.job['status']}: this comes with its end")
         if (found := self.result.get(name)) is None:
-            raise FigureUnavailable(f"the result of {self.label} has no {name}: {remedy}")
+            raise FigureUnavailable(f"the result of {self.job['id']} has no {name}: {remedy}")
         return found

@@ -19,6 +19,7 @@ def ensemble_size_figure(documents: JobDocuments, against: JobDocuments | None) 
         raise FigureUnavailable("the two jobs are measured differently: compare two classifications or two regressions")
     data: list[Json] = []
     layout: Json = {}
+    is_cut = False
     for number, (measure, domain) in enumerate(zip(measures, side_by_side(len(measures)), strict=True), start=1):
         for job, sizes, colour in zip(jobs, curves, JOB_COLOURS, strict=False):
             prefix = f"{job.label}: " if against else ""
@@ -28,10 +29,17 @@ def ensemble_size_figure(documents: JobDocuments, against: JobDocuments | None) 
         layout[numbered("xaxis", number)] = axis(
             "m, number of members averaged", domain=domain, anchor=numbered("y", number), dtick=max(1, members // 8)
         )
-        layout[numbered("yaxis", number)] = axis(MEASURES[measure][0], anchor=numbered("x", number))
+        shown = _shown_range(curves, measure)
+        is_cut = is_cut or shown is not None
+        range_option = {} if shown is None else {"range": shown}
+        layout[numbered("yaxis", number)] = axis(MEASURES[measure][0], anchor=numbered("x", number), **range_option)
     subtitle = "mean prediction of the last m snapshots" if "last" in curves[0] else "so far; the curve of the last m comes with the end"
-    return figure(data, "Error against ensemble size", f"{documents.label}: {subtitle}, test rows", **layout)
+    cut = "; weak early snapshots are above the picture" if is_cut else ""
+    return figure(data, "Error against ensemble size", f"{documents.label}: {subtitle}, test rows{cut}", **layout)
 
+
+TALLEST = 2.0
+"""Values beyond this multiple of the worst mean of the last m leave the picture."""
 
 MEASURES = {
     "accuracy": ("test error (%)", "%{y:.2f} %"),
@@ -41,10 +49,21 @@ MEASURES = {
 }
 
 
+def _shown_range(curves: Sequence[dict[str, list[Json]]], measure: str) -> list[float] | None:
+    """Where to cut the axis so that snapshots that learned little do not flatten the curves of the last m; None: nowhere."""
+    values = [value for sizes in curves for part in sizes for value in _values(sizes[part], measure) if value is not None]
+    last = [value for sizes in curves if "last" in sizes for value in _values(sizes["last"], measure) if value is not None]
+    if not last or max(values) <= TALLEST * max(last):
+        return None
+    shown = [value for value in values if value <= TALLEST * max(last)]
+    margin = 0.06 * (max(shown) - min(shown)) or 0.06 * max(shown)
+    return [min(shown) - margin, max(shown) + margin]
+
+
 def _sizes(documents: JobDocuments) -> dict[str, list[Json]]:
     """Metrics on the test rows: ``alone`` of each snapshot, ``first`` of the ensemble as it grew, ``last`` once the job has ended."""
     if not documents.snapshots:
-        raise FigureUnavailable(f"{documents.label} has no snapshot yet: wait for its first cycle to end")
+        raise FigureUnavailable(f"{documents.job['id']} has no snapshot yet: wait for its first cycle to end")
     found: dict[str, list[Json]] = {"alone": [snapshot["metrics"]["test"] for snapshot in documents.snapshots]}
     if stored := (documents.result or {}).get("ensemble_sizes"):
         return {**found, **stored["test"]}

@@ -37,7 +37,7 @@ def interpolation_figure(documents: JobDocuments, against: JobDocuments | None) 
         "yanchor": "top",
         "title": {"text": "cycle at λ = 0<br>→ cycle at λ = 1", "font": {"size": 12}},
     }
-    subtitle = "straight lines in weight space, batch-norm statistics estimated anew at every point; a bump is a barrier between two basins"
+    subtitle = "straight lines in weight space, batch norm estimated anew at every point; a high bump parts two basins"
     return figure(data, "Loss between the snapshots", subtitle, legend=legend, **layout)
 
 

@@ -25,7 +25,7 @@ def study_figure(documents: JobDocuments) -> Json:
     names = [_name(arm) for arm in arms]
     measures = [name for name in MEASURES if any(arm["metrics"].get(name) for arm in arms)]
     if not measures:
-        raise FigureUnavailable(f"no run of {documents.label} has succeeded: see the failures in its result")
+        raise FigureUnavailable(f"no run of {documents.job['id']} has succeeded: see the failures in its result")
     domains = side_by_side(len(measures), gap=0.04)
     data: list[Json] = []
     layout: Json = {}
@@ -53,7 +53,7 @@ def loss_evolution_figure(documents: JobDocuments) -> Json:
         if arm["loss"]["rows"]:
             groups.setdefault(str(arm["loss"]["rows"]), []).append(arm)  # arms that are read off the same runs have one curve
     if not groups:
-        raise FigureUnavailable(f"no run of {documents.label} has left a training curve")
+        raise FigureUnavailable(f"no run of {documents.job['id']} has left a training curve")
     data: list[Json] = []
     losses: list[float | None] = []
     for index, arms in enumerate(groups.values()):

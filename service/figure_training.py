@@ -39,7 +39,7 @@ def schedule_figure(documents: JobDocuments, against: JobDocuments | None) -> Js
 def _curves(documents: JobDocuments, colour: str, *, is_compared: bool) -> list[Json]:
     columns = documents.metrics["columns"]
     if not columns["step"]:
-        raise FigureUnavailable(f"{documents.label} has not taken a step yet: wait for its first progress")
+        raise FigureUnavailable(f"{documents.job['id']} has not taken a step yet: wait for its first progress")
     where = "step %{x:,} · epoch %{customdata:.2f}<br>"
     shared = {"customdata": columns["epoch"]}
     rate = line(columns["step"], columns["learning_rate"], "", colour, where + "learning rate %{y:.4g}", **shared, **on_panel(2))

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from service.figure_documents import FigureUnavailable, JobDocuments
+from service.figure_documents import FigureUnavailable, ForeignFigureError, JobDocuments
 from service.figure_ensemble import ensemble_size_figure
 from service.figure_landscape import correlation_figure, interpolation_figure
 from service.figure_range_test import range_test_figure
 from service.figure_study import loss_evolution_figure, study_figure
 from service.figure_training import schedule_figure
 
-__all__ = ["FIGURES", "FigureKind", "FigureUnavailable", "JobDocuments", "draw", "figures_of"]
+__all__ = ["FIGURES", "FigureKind", "FigureUnavailable", "ForeignFigureError", "JobDocuments", "draw", "figures_of"]
 
 Json = dict[str, Any]
 Draw = Callable[[JobDocuments, JobDocuments | None], Json]
@@ -47,7 +47,7 @@ def _range_test(documents: JobDocuments, _: JobDocuments | None) -> Json:
         return range_test_figure(documents.result, documents)
     found = documents.part("learning_rate", 'its rate was given as a number; "max_lr": "auto" measures it')
     if "result" not in found:
-        raise FigureUnavailable(f"{documents.label} has its rate from {found['from_job']}: that job has the figure")
+        raise FigureUnavailable(f"{documents.job['id']} has its rate from {found['from_job']}: that job has the figure")
     return range_test_figure(found["result"], documents)
 
 
@@ -80,14 +80,14 @@ def draw(name: str, documents: JobDocuments, against: JobDocuments | None = None
     """One figure of a job, as the document that Plotly draws.
 
     Raises:
-        FigureUnavailable: The job has not what it shows, or is of another kind.
+        FigureUnavailable: The job has not what it shows; ForeignFigureError where its kind never has it.
     """
     figure_kind = FIGURES[name]
     for job in (documents, *([against] if against else [])):
         if job.job["kind"] not in figure_kind.kinds:
-            raise FigureUnavailable(
-                f"{job.label} is a {job.job['kind']} job: {name} belongs to jobs of kind {' or '.join(figure_kind.kinds)}"
+            raise ForeignFigureError(
+                f"{job.job['id']} is a {job.job['kind']} job: {name} belongs to jobs of kind {' or '.join(figure_kind.kinds)}"
             )
     if against is not None and not figure_kind.compares:
-        raise FigureUnavailable(f"{name} shows one job: leave out against")
+        raise ForeignFigureError(f"{name} shows one job: leave out against")
     return figure_kind.draw(documents, against)

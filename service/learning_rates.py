@@ -76,6 +76,11 @@ def _finished_test(services: Services, job_id: str) -> JobRecord:
     if record.status is not JobStatus.SUCCEEDED:
         remedy = "submit another range test" if record.status.is_terminal else "submit the job again once it has ended"
         raise RefusedRateError(f"{job_id} is {record.status}, so it suggests no rate", hint=f'{remedy}, or write "auto"')
+    if record.stop_reason is not None:
+        raise RefusedRateError(
+            f"{job_id} was {record.stop_reason} before its answer, so what it suggests rests on the curves alone",
+            hint='submit another range test and let it end, write "auto", or give max_lr the number that you take from it',
+        )
     return record
 
 

@@ -13,6 +13,7 @@ class SweepOutput(Document):
     seed: int
     learning_rate: list[float]
     loss: list[float | None]
+    batch_loss: list[list[float | None]] = Field(description="At each rate, the loss of every mini-batch before its own update.")
     smoothed: list[float] = Field(description="Bias-corrected moving average of the finite losses.")
     stop_reason: Literal["not_finite", "diverged"] | None = Field(description="Why it ended before its last rate.")
 
@@ -33,10 +34,17 @@ class RangeTestOutput(Document):
     min_lr: float | None
     max_lr: float | None = Field(description="Null: no suggestion, see reason.")
     curve_max_lr: float | None = Field(description="The upper end that the curve alone suggests.")
-    spread_decades: dict[str, float] = Field(description="Standard deviation over the repeats, in decades, of each answer.")
-    level: Literal["high", "medium", "low", "single", "refused"] = Field(description="How far the repeats agree on max_lr.")
+    spread_decades: dict[str, float] = Field(
+        description="Standard deviation, in decades, of each answer over the sweeps; of a max_lr that probes decided, over draws with "
+        "replacement of the validation rows and of the repeats of the probes."
+    )
+    level: Literal["high", "medium", "low", "single", "refused"] = Field(
+        description="How sure max_lr is, by its spread, one step lower where some sweeps had no descent; single: one sweep decided alone."
+    )
+    num_without_descent: int = Field(description="Sweeps that say nothing.")
     num_steps: int = Field(description="Optimizer steps of the whole test.")
     reason: str
+    refusal: str | None = Field(description="The part of the reason that says why there is no suggestion; null where there is one.")
 
 
 class LearningRateOutput(Document):

@@ -12,7 +12,7 @@ class EstimateOutput(Document):
 
     mean: float
     sd: float | None = Field(description="Over the seeds; null below two.")
-    low: float | None = Field(description="Lower end of the 95 % interval of Student's t for the mean.")
+    low: float | None = Field(description="Lower end of the 95 % interval of Student's t for the mean, clipped to possible values.")
     high: float | None
     per_seed: list[float | None] = Field(description="In the order of the seeds; null where a run failed.")
 

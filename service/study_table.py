@@ -83,7 +83,10 @@ def _estimate(estimate: Json | None, name: str) -> list[str]:
         return [NOTHING]
     _, factor, decimals = MEASURES[name]
     mean = f"{factor * estimate['mean']:.{decimals}f}"
-    return [mean] if estimate["high"] is None else [mean, f"± {factor * (estimate['high'] - estimate['mean']):.{decimals}f}"]
+    if estimate["high"] is None:
+        return [mean]
+    half = max(estimate["high"] - estimate["mean"], estimate["mean"] - estimate["low"])  # one end may be clipped
+    return [mean, f"± {factor * half:.{decimals}f}"]
 
 
 def _difference(estimate: Json | None, name: str) -> list[str]:

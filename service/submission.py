@@ -18,7 +18,7 @@ from worker.job_requests import REQUESTS, EvaluateJobRequest, JobRequest, RangeT
 from worker.job_store import DatasetGone, IdempotencyMismatch, JobStore, StoreUnavailable
 from worker.jobs import JobKind, JobRecord
 from worker.records import job_prefix, spec_key, write_document
-from worker.studies import advance_study
+from worker.studies import advance_study, cancel_stray_runs
 
 logger = logging.getLogger(__name__)
 
@@ -92,3 +92,11 @@ def announce(services: Services, record: JobRecord) -> None:
         advance_study(services.store, services.artifacts, services.publish, record.id)
     except (StoreUnavailable, ArtifactError) as error:
         logger.warning("study %s: its runs will be made later: %s", record.id, error)
+
+
+def end_runs(store: JobStore, study_id: str) -> None:
+    """Ends the runs of a study that was cancelled. What fails here the reconciler repeats."""
+    try:
+        cancel_stray_runs(store)
+    except StoreUnavailable as error:
+        logger.warning("study %s: its runs will be cancelled later: %s", study_id, error)

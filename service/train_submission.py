@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from clr.config import TrainingConfig, WarmRestartsSchedule
 from clr.datasets import Dataset, DatasetError, class_counts
+from clr.errors import RunLengthError
 from clr.range_test import RangeTestError, range_test_plan
 from clr.rate_search import search_config
 from clr.schedule_config import is_rate_known
@@ -122,6 +123,8 @@ def check_training(services: Services, request: TrainJobRequest) -> CheckedTrain
             range_test_plan(search_config(rate.config), dataset)
     except DatasetError as error:
         raise invalid_field(str(error), pointer=error.pointer or "#/dataset_id") from error
+    except RunLengthError as error:
+        raise invalid_field(str(error), pointer="#/budget/epochs" if rate.config.budget else "#/schedule") from error
     except RangeTestError as error:
         raise invalid_field(f"{error}, or give max_lr a number", pointer="#/batch_size") from error
     return CheckedTraining(request, dataset, rate, plan)

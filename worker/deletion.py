@@ -19,22 +19,22 @@ def delete_job(store: JobStore, artifacts: ArtifactStore, job_id: str) -> None:
     Raises:
         JobMissing: There is no such job.
         InvalidState: It has not ended, or a run of it (RunGoesOn).
-        RunInUse: It is a run of a study that has not ended.
+        RunInUse: It is a run of a study that is there.
     """
     record = store.get(job_id)
     if record is None:
         raise JobMissing(f"there is no job {job_id}")
     if record.kind is JobKind.TRAIN and record.parent_id is not None:
         study = store.get(record.parent_id)
-        if study is not None and not study.status.is_terminal:
-            raise RunInUse(job_id, study.id)
+        if study is not None and {job_id, study.id}.isdisjoint(store.deleting()):
+            raise RunInUse(job_id, study.id, has_ended=study.status.is_terminal)
     runs = _runs_of(artifacts, job_id) if record.kind is JobKind.STUDY else []
     for run_id, run in zip(runs, store.standing(runs), strict=True):
         if run is not None and not run.status.is_terminal:
             raise RunGoesOn(record, run_id)
     store.begin_delete(job_id)
     for run_id in runs:
-        with suppress(JobMissing):  # it was deleted by itself, or before an interruption
+        with suppress(JobMissing):  # it was never made, or deleted before an interruption
             store.begin_delete(run_id)
             _remove(store, artifacts, run_id)
     _remove(store, artifacts, job_id)

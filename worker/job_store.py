@@ -94,11 +94,14 @@ class RunGoesOn(InvalidState):
 
 
 class RunInUse(JobStoreError):
-    """A study that has not ended needs the run; ``job_ids`` is that study."""
+    """A study has the run, in its table or soon; ``job_ids`` is that study."""
 
-    def __init__(self, job_id: str, study_id: str) -> None:
+    def __init__(self, job_id: str, study_id: str, *, has_ended: bool) -> None:
         self.job_ids = [study_id]
-        super().__init__(f"{job_id} is a run of the study {study_id}, which has not ended: cancel that first, or wait for its end")
+        remedy = "whose result names it" if has_ended else "which has not ended"
+        super().__init__(
+            f"{job_id} is a run of the study {study_id}, {remedy}: delete the study, once it has ended, and its runs go with it"
+        )
 
 
 class DatasetInUse(JobStoreError):

@@ -5,13 +5,15 @@ An interrupted test begins again: it takes seconds, and a curve that was cut sho
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from clr.datasets import load_dataset
+from clr.datasets import Dataset, load_dataset
 from clr.probes import ProbeStep, training_config
-from clr.range_test import RangeStep, RangeTestResult, conclude, finish_sweep, progress, range_test_plan, search
+from clr.range_answer import RangeTestResult
+from clr.range_test import RangeStep, answer_of_curves, finish_sweep, progress, range_test_plan, search
 from clr.training import resolve
 from worker.job_specs import RangeTestSpec
 from worker.jobs import Phase
@@ -30,7 +32,7 @@ class RangeTestJob:
         self._device = device
         self._send = send
         self._requests = requests
-        self._losses: dict[int, list[float]] = {}  # of each sweep
+        self._losses: dict[int, list[tuple[float, ...]]] = {}  # of each sweep
         self._began_at = time.monotonic()
         self._told_at = -math.inf
 
@@ -56,7 +58,7 @@ class RangeTestJob:
             if self._requests.drain:
                 return EXIT_DRAINED
             if self._requests.stop == "now" or (self._requests.stop == "cycle_end" and begins_sweep):
-                self._stop(step)
+                self._stop(step, dataset)
                 return 0
 
     def _take(self, step: RangeStep | ProbeStep) -> bool:
@@ -64,14 +66,15 @@ class RangeTestJob:
         if isinstance(step, ProbeStep):
             return True
         losses = self._losses.setdefault(step.repeat, [])
-        losses.append(step.loss)
+        losses.append(step.batch_loss)
         return len(losses) == 1 and step.repeat > 0
 
-    def _stop(self, step: RangeStep | ProbeStep) -> None:
+    def _stop(self, step: RangeStep | ProbeStep, dataset: Dataset) -> None:
         """Ends early, with what the complete sweeps say by themselves."""
         complete = [repeat for repeat in self._losses if isinstance(step, ProbeStep) or repeat < step.repeat]
         if complete:
-            self._stage(conclude(self._config, [finish_sweep(self._config, repeat, self._losses[repeat]) for repeat in complete]))
+            sweeps = [finish_sweep(self._config, repeat, self._losses[repeat]) for repeat in complete]
+            self._stage(answer_of_curves(self._config, dataset, sweeps, was_stopped=True))
         self._send(Finished(stop_reason="stopped"))
 
     def _stage(self, result: RangeTestResult) -> None:
@@ -100,5 +103,10 @@ def range_test_document(result: RangeTestResult) -> Json:
     """The answer as it is stored and sent; losses that are not finite become null."""
     document: Json = asdict(result)
     for one in document["sweeps"]:
-        one["loss"] = [loss if math.isfinite(loss) else None for loss in one["loss"]]
+        one["loss"] = _finite(one["loss"])
+        one["batch_loss"] = [_finite(losses) for losses in one["batch_loss"]]
     return document
+
+
+def _finite(losses: Iterable[float]) -> list[float | None]:
+    return [loss if math.isfinite(loss) else None for loss in losses]

@@ -21,6 +21,10 @@ from worker.study_runs import run_spec
 
 logger = logging.getLogger(__name__)
 
+RUNS_PER_WORKER = 2
+LEAST_RUNS = 2
+"""A study has so many unfinished runs at a time: one to run and one to follow it. More would hold up the jobs of others."""
+
 Publish = Callable[[str], object]
 Json = dict[str, Any]
 
@@ -39,7 +43,7 @@ def advance_studies(store: JobStore, artifacts: ArtifactStore, publish: Publish)
 
 
 def advance_study(store: JobStore, artifacts: ArtifactStore, publish: Publish, study_id: str) -> bool:
-    """Submits the runs that are missing, notes how far the others are, and queues the study when all have ended.
+    """Submits runs that are missing, a few at a time, notes how far the others are, and queues the study when all have ended.
 
     Returns:
         Whether the study was queued.
@@ -53,8 +57,11 @@ def advance_study(store: JobStore, artifacts: ArtifactStore, publish: Publish, s
     plan = plan_study(spec.config)
     ids = [derived_id(study_id, run.key) for run in plan.runs]
     standing = store.standing(ids)
-    for run, stands in zip(plan.runs, standing, strict=True):
-        if stands is None and not _submit_run(store, artifacts, publish, run_spec(spec, run)):
+    num_unfinished = sum(stands is not None and not stands.status.is_terminal for stands in standing)
+    room = max(LEAST_RUNS, RUNS_PER_WORKER * len(store.workers())) - num_unfinished
+    missing = [run for run, stands in zip(plan.runs, standing, strict=True) if stands is None]
+    for run in missing[: max(room, 0)]:
+        if not _submit_run(store, artifacts, publish, run_spec(spec, run)):
             return False
     progress, event = _progress(spec, standing)
     if not store.note_runs(study_id, progress, event):

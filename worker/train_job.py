@@ -110,13 +110,14 @@ class TrainJob:
         """Saves the snapshot; returns the exit status if the run ends here, before its last cycle."""
         self._schedule = end.schedule
         self._stage_snapshot(end)
-        self._stage_checkpoint(end.checkpoint())
-        if self._pacer is not None:
+        if self._pacer is None:
+            self._stage_checkpoint(end.checkpoint())
+        else:
             self._pacer.end_snapshot(time.monotonic())
         if end.step == self._schedule.num_steps:
             return None
-        if self._requests.drain:
-            return EXIT_DRAINED
+        if self._requests.drain and self._pacer is None:
+            return EXIT_DRAINED  # a paced run has its checkpoint from before: it takes one more step, so that the time counts
         return self._finish(stop_reason="stopped") if self._requests.stop else None
 
     def _while_searching(self, search: RateSearch) -> int | None:
@@ -151,6 +152,9 @@ class TrainJob:
         self._send(PhaseEntered(phase=Phase.EVALUATING))
         if self._pacer is not None:
             report.loss.item()  # waits for the device, which may be behind
+            if not report.has_diverged():
+                # Another attempt's clock would end the cycle elsewhere: the end is stored before its snapshot is.
+                self._stage_checkpoint(report.checkpoint())
             self._pacer.begin_snapshot(time.monotonic())
 
     def _finish(self, *, stop_reason: Literal["stopped"] | None) -> int:

@@ -8,7 +8,8 @@ from clr.planning import Replanned as PlanChange
 from clr.plans import Plan
 from clr.rate_search import RateFound as FoundRate
 from clr.rate_search import RateSearch
-from clr.runs import MAX_ROLLBACKS, Rollback
+from clr.run_events import Rollback
+from clr.runs import MAX_ROLLBACKS
 from clr.schedules import Schedule
 from clr.training import StepReport
 from worker.jobs import Phase

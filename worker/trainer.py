@@ -49,8 +49,10 @@ def main() -> int:
     try:
         return run_job(job, device, send, requests)
     except Exception as error:  # noqa: BLE001  # the process boundary: the worker records it
-        traceback.print_exc()
-        send(failure_of(error))
+        failed = failure_of(error)
+        if failed.category != "user":  # what the request asked for is no defect, and its message says all
+            traceback.print_exc()
+        send(failed)
         return EXIT_FAILED
 
 

@@ -25,7 +25,7 @@ def failure_of(error: Exception) -> Failed:
         case BudgetError():
             return Failed(category="user", message=str(error), suggestion="raise budget.minutes, or take a smaller network")
         case RateNotFoundError():
-            return Failed(category="user", message=str(error), suggestion="give max_lr a number, for example 0.1")
+            return Failed(category="user", message=error.cause, suggestion=error.remedy)
         case MemoryError() | torch.OutOfMemoryError():
             return _out_of_memory(error)
         case RuntimeError() if "DefaultCPUAllocator" in str(error):  # torch has no type of its own for main memory

@@ -12,7 +12,7 @@ from service.dependencies import Services, ServicesDep, StoreDep
 from service.documents import job_document, list_bounds
 from service.errors import Problem, invalid_field, to_json
 from service.figure_page import DRAWING_SCRIPT, POLICY, linked_page, plotly_script, plotly_version
-from service.figures import FIGURES, FigureUnavailable, JobDocuments, draw, figures_of
+from service.figures import FIGURES, FigureUnavailable, ForeignFigureError, JobDocuments, draw, figures_of
 from service.media import HTML, JSON, negotiated
 from service.openapi import reference
 from service.request_schemas import FigureQuery, MetricsQuery, SnapshotQuery
@@ -98,8 +98,8 @@ def get_one(
     try:
         figure = draw(name, documents, against)
     except FigureUnavailable as error:
-        has_ended = all(job.job["terminal"] for job in (documents, against) if job is not None)
-        raise Problem("not_found" if has_ended else "not_ready", str(error)) from error
+        is_final = isinstance(error, ForeignFigureError) or all(job.job["terminal"] for job in (documents, against) if job is not None)
+        raise Problem("not_found" if is_final else "not_ready", str(error)) from error
     if media_type == HTML:
         return _page(f"{documents.label}: {name}", {name: figure}, {})
     return Response(to_json(figure), media_type=JSON)

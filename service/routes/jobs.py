@@ -13,13 +13,12 @@ from service.media import JSON
 from service.openapi import json_bodies, json_body
 from service.request_schemas import JobQuery, NoFields, StopRequest, SubmitQuery
 from service.schemas import DryRun, Job, JobPage
-from service.submission import announce, check_job, read_request, submit_job
+from service.submission import announce, check_job, end_runs, read_request, submit_job
 from worker.deletion import delete_job
 from worker.ids import is_id
 from worker.job_requests import REQUESTS
 from worker.job_store import JobStore
 from worker.jobs import Action, JobKind, JobRecord
-from worker.studies import cancel_stray_runs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -125,7 +124,7 @@ def cancel(job_id: str, document: Annotated[Any, Depends(optional_json_document)
     existing_job(store, job_id)
     record = store.request(job_id, Action.CANCEL)
     if record.kind is JobKind.STUDY:
-        background.add_task(cancel_stray_runs, store)
+        background.add_task(end_runs, store, job_id)
     return job_document(record)
 
 

@@ -59,7 +59,7 @@ def test_a_stored_document_reads_back_to_the_same_run(document: dict[str, Any]) 
         ({"schedule": {"type": "warm_restarts", "cycles": "many"}}, "valid integer"),
         ({"budget": {}}, r"budget must give minutes or epochs, got neither: write for example \{\"minutes\": 20\}"),
         ({"budget": {"minutes": 1, "epochs": 2}}, "got minutes 1 and epochs 2"),
-        ({"budget": {"minutes": 0}}, "greater than 0"),
+        ({"budget": {"minutes": 0.001}}, "greater than or equal to 0.01"),
         (
             {"schedule": {"type": "cosine", "epochs": 3}, "budget": {"epochs": 2}},
             "budget fixes the length of the run, but schedule gives epochs 3: leave epochs or budget out",
@@ -76,6 +76,9 @@ def test_a_stored_document_reads_back_to_the_same_run(document: dict[str, Any]) 
         ({"schedule": {"type": "warm_restarts", "min_lr": 0.05, "restart_decay": 0.5, "cycles": 5}}, "the last one starts at 0.00625"),
         ({"schedule": {"type": "warm_restarts", "epochs": 4, "epochs_per_cycle": 2}}, "both fix the length of the run: give one"),
         ({"schedule": {"type": "warm_restarts", "cycle_mult": "3/0"}}, "write it as p/q"),
+        ({"schedule": {"type": "warm_restarts", "cycle_mult": "1e1000000000"}}, "write it as p/q"),  # Fraction would write it out
+        ({"schedule": {"type": "warm_restarts", "cycle_mult": "1e-1000000000"}}, "write it as p/q"),
+        ({"schedule": {"type": "warm_restarts", "cycle_mult": "١/٢"}}, "write it as p/q"),
         ({"schedule": {"type": "warm_restarts", "cycle_mult": "1000"}}, "between 1/100 and 100"),
         ({"schedule": {"type": "warm_restarts", "cycle_mult": 1.00001}}, "denominator of at most 1000, got 1.00001: round it"),
         ({"schedule": {"type": "warm_restarts", "boundaries": "paper", "cycle_mult": 2, "cycles": 5}}, "'paper' needs cycle_mult 1, got 2"),

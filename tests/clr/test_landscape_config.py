@@ -23,6 +23,8 @@ from clr.landscape_config import LandscapeSettings, most_epochs, most_passes, nu
         ({"relative_threshold": math.nan}, "finite number"),
         ({"max_rows": 1.5}, "valid integer"),
         ({"rows": 5}, "Extra inputs"),
+        ({"num_directions": 10_000, "max_iterations": 800}, r"must be at most 20000, got 20443: lower one of them"),
+        ({"ascent_steps": 10_000}, r"num_directions \+ 4 \* ascent_steps \+ 13 \* max_iterations \+ num_lambdas"),
     ],
 )
 def test_settings_out_of_bounds_are_refused(change: dict[str, Any], message: str) -> None:

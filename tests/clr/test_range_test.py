@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Generator
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
 from clr.config import RangeTestConfig, TrainingConfig
 from clr.datasets import Dataset, load_builtin
 from clr.probes import ProbeStep
+from clr.range_answer import RangeTestResult, conclude
 from clr.range_test import (
     RangeStep,
     RangeTestError,
-    RangeTestResult,
-    conclude,
+    answer_of_curves,
     confirm,
     finish_sweep,
     planned_steps,
@@ -72,7 +74,9 @@ def test_probes_decide_on_the_upper_end(digits: Dataset) -> None:
     assert result.max_lr is not None
     assert result.min_lr == min(curve.min_lr, result.max_lr / 3)
     assert result.num_steps == curve.num_steps + 100 * len(rates)
-    assert (result.level, "max_lr" in result.spread_decades) == ("single", False)
+    assert 0 <= result.spread_decades["max_lr"] < 1
+    assert result.level in ("high", "medium", "low")
+    assert result.spread_decades["curve_max_lr"] == curve.spread_decades["max_lr"]
     assert f"of {len(rates)} short trainings at rates from" in result.reason
     assert curve.reason in result.reason
 
@@ -183,10 +187,13 @@ def test_losses_are_those_before_the_update_at_their_rate(digits: Dataset) -> No
 
 
 def test_a_sweep_stops_at_once_on_a_loss_that_is_not_finite(digits: Dataset) -> None:
-    hot = config(sweep="linear", start_lr=900.0, end_lr=1000.0, model={"architecture": "mlp", "params": {"hidden": [256] * 8}})
-    losses = [step.loss for step in sweep(hot, digits, repeat=0)]
-    assert not math.isfinite(losses[-1])
-    assert all(math.isfinite(loss) for loss in losses[:-1])
+    hot = config(
+        sweep="linear", steps_per_rate=3, start_lr=900.0, end_lr=1000.0, model={"architecture": "mlp", "params": {"hidden": [256] * 8}}
+    )
+    losses = [step.batch_loss for step in sweep(hot, digits, repeat=0)]
+    assert not math.isfinite(losses[-1][-1])
+    assert all(math.isfinite(loss) for measured in losses for loss in measured[:-1])
+    assert all(len(measured) == 3 and math.isfinite(measured[-1]) for measured in losses[:-1])
     result = conclude(hot, [finish_sweep(hot, 0, losses)])
     assert result.is_refused
     assert "no suggestion" in result.reason
@@ -194,8 +201,49 @@ def test_a_sweep_stops_at_once_on_a_loss_that_is_not_finite(digits: Dataset) -> 
 
 
 def test_a_sweep_stops_when_it_diverges(digits: Dataset) -> None:
-    one = finish_sweep(config(), 0, [step.loss for step in sweep(config(end_lr=1000.0), digits, repeat=0)])
+    one = finish_sweep(config(), 0, [step.batch_loss for step in sweep(config(end_lr=1000.0), digits, repeat=0)])
     assert len(one.loss) < 100
+
+
+def test_every_mini_batch_is_recorded_beside_its_rate(digits: Dataset) -> None:
+    several = range_test(config(repeats=1, num_rates=20, steps_per_rate=3, end_lr=0.1), digits).sweeps[0]
+    assert [len(measured) for measured in several.batch_loss] == [3] * 20
+    assert several.loss == pytest.approx([sum(measured) / 3 for measured in several.batch_loss], rel=1e-14)
+    assert len({loss for measured in several.batch_loss for loss in measured}) == 60
+    one = range_test(config(repeats=1, num_rates=20, end_lr=0.1), digits).sweeps[0]
+    assert one.batch_loss == tuple((loss,) for loss in one.loss)
+    assert several.batch_loss[0][0] == one.loss[0]
+
+
+@pytest.mark.parametrize("probes", [False, True])
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_a_target_without_variation_is_refused(kind: str, *, probes: bool) -> None:
+    """Its curve falls as well as any, towards the constant."""
+    draws = np.random.default_rng(5)
+    inputs = draws.normal(size=(600, 3)).astype(np.float32)
+    targets = np.full(600, 3.0, np.float32) if kind == "regression" else np.arange(600) % 2
+    dataset = Dataset.from_arrays(inputs, targets)
+    small = config(probes=probes, batch_size=32, repeats=1, model={"architecture": "mlp", "params": {"hidden": [16]}})
+    if kind == "classification":
+        dataset = replace(dataset, targets=torch.zeros_like(dataset.targets))
+    result = range_test(small, dataset)
+    assert (result.suggestions, result.min_lr, result.max_lr, result.curve_max_lr, result.level) == ({}, None, None, None, "refused")
+    assert "the target is the same in every training row" in result.reason
+    assert result.probes == ()
+
+
+def test_the_largest_seed_is_followed_by_the_least(digits: Dataset) -> None:
+    quick = config(probes=True, seed=2**63 - 1, repeats=2, probe_repeats=2, probe_steps=10)
+    result = range_test(quick, digits)
+    assert [one.seed for one in result.sweeps] == [2**63 - 1, 0]
+    assert result.probes != ()
+
+
+def test_a_stopped_test_says_what_it_rests_on(digits: Dataset) -> None:
+    curve = range_test(config(repeats=1), digits)
+    stopped = answer_of_curves(config(probes=True), digits, curve.sweeps, was_stopped=True)
+    assert stopped.max_lr == curve.max_lr
+    assert stopped.reason == f"the test was stopped, so this rests on the curves of 1 of 3 sweeps alone: {curve.reason}"
 
 
 def test_the_seeds_of_the_repeats_differ(digits: Dataset) -> None:

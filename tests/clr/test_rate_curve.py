@@ -94,6 +94,24 @@ def test_curves_without_descent_are_refused_in_words(losses: list[float], words:
         read_curve(RATES[: len(losses)], losses, beta=0.9)
 
 
+def remedy_of(losses: list[float], *, is_cut_short: bool) -> str:
+    with pytest.raises(NoDescentError) as refusal:
+        read_curve(RATES[: len(losses)], losses, beta=0.9, is_cut_short=is_cut_short)
+    assert str(refusal.value) == f"{refusal.value.cause}: {refusal.value.remedy}"
+    return refusal.value.remedy
+
+
+def test_the_remedy_fits_how_the_sweep_ended() -> None:
+    """Where the loss diverged, or was too high from the first rates on, higher rates would be the opposite of a remedy."""
+    flat, rising = [2.3 + 0.1 * (-1) ** i for i in range(100)], [2.3, *([1e6] * 99)]
+    assert remedy_of(flat, is_cut_short=False).startswith("set end_lr higher, take more steps_per_rate")
+    assert remedy_of(flat, is_cut_short=True).startswith("take more steps_per_rate or a larger batch_size")
+    for is_cut_short in (False, True):
+        assert remedy_of(rising, is_cut_short=is_cut_short) == "the first rates are too high already; set start_lr lower"
+    assert remedy_of([2.3] * 5, is_cut_short=True) == "set start_lr lower"
+    assert remedy_of([2.3] * 5, is_cut_short=False) == "set num_rates higher"
+
+
 def test_spread_is_in_decades() -> None:
     assert spread_decades([0.01, 0.1]) == pytest.approx(0.5)
     assert spread_decades([0.1]) == 0

@@ -41,6 +41,7 @@ def test_sound_schedules_earn_no_warning(config: ScheduleConfig) -> None:
         (WarmRestartsSchedule(cycles=5, cycle_limit=2), None, "the rest of the run learns nothing"),
         (WarmRestartsSchedule(cycles=5, cycle_limit=1, min_lr=0.01), None, "restarts never happen"),
         (TriangularSchedule(cycles=2), None, "2 cycles are few"),
+        (TriangularSchedule(cycles=1), None, "1 cycle is few"),
         (TriangularSchedule(epochs_per_cycle=2), None, "a step size of 1 epochs is short"),
         (FixedSchedule(snapshots=2, max_lr="auto"), None, "its 2 snapshots are taken at rates 1 max_lr, 1 max_lr"),
         (FixedSchedule(snapshots=2), None, "fixed has no restarts: its 2 snapshots are taken at rates 0.1, 0.1"),

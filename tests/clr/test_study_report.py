@@ -7,6 +7,7 @@ import pytest
 
 from clr.deep_ensembles import windows
 from clr.estimates import estimate
+from clr.snapshots import Outputs
 from clr.studies import Members, plan_study
 from clr.study_config import Arm, StudyConfig
 from clr.study_outcomes import FailedRun, RunOutcome, measure, measure_runs
@@ -143,7 +144,7 @@ def test_the_budget_counts_networks_and_range_tests() -> None:
 
 
 def test_arms_that_are_missing_are_named() -> None:
-    config = study(arms=["step"])
+    config = study(arms=["step", "no_cycle"])
     report = study_report(config, outcomes_of(config))
     assert rows(report)["step"]["difference_to_cosine"] is None
     assert report["auto"] is None
@@ -152,7 +153,7 @@ def test_arms_that_are_missing_are_named() -> None:
 
 
 def auto_study(auto: list[int], seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
-    config = study(arms=["auto", "cosine", "fixed"], seeds=list(seeds))
+    config = study(arms=["auto", "cosine", "fixed"], seeds=list(seeds), cycles=5)
     outcomes: dict[str, Outcome] = {}
     for i, seed in enumerate(seeds):
         noisy = RunOutcome([made_up_outputs(50 + i, noise=4.0)], made_up_run(0).rows, 20, 0, 5)
@@ -225,3 +226,27 @@ def test_a_study_of_values_has_errors_in_their_unit_and_says_what_is_null() -> N
 def test_arms_stand_in_the_order_they_were_asked_for() -> None:
     config = study(arms=["independent", "cosine"])
     assert [arm["arm"] for arm in study_report(config, outcomes_of(config))["arms"]] == [Arm.INDEPENDENT, Arm.COSINE]
+
+
+def test_the_verdict_names_the_measures_that_fail() -> None:
+    config = study(arms=["auto", "fixed"], seeds=[0, 1], cycles=5)
+    sure, fair = (RunOutcome([_scaled(made_up_outputs(0), scale)], made_up_run(0).rows, 20, 0, 5) for scale in (100.0, 1.0))
+    verdict = study_report(config, {"auto-0": sure, "auto-1": sure, "fixed-0": fair, "fixed-1": fair})["auto"]
+    assert (verdict["metrics"]["error"]["is_within"], verdict["metrics"]["nll"]["is_within"]) == (True, False)
+    assert verdict["text"] == "auto is not within one standard error of the best single run, or better, in nll"
+
+
+def _scaled(outputs: Outputs, scale: float) -> Outputs:
+    """The same classes, predicted with more confidence."""
+    return Outputs(scale * outputs.validation_logits, outputs.validation_targets, scale * outputs.test_logits, outputs.test_targets)
+
+
+def test_intervals_end_where_the_measures_do() -> None:
+    config = study(seeds=[0, 1], arms=["fixed"], cycles=5)
+    found = rows(study_report(config, {"fixed-0": made_up_run(0, losses=[1.0]), "fixed-1": _certain()}))["fixed"]["metrics"]
+    assert [(found[name]["low"], found[name]["mean"] > 0) for name in ("error", "nll")] == [(0.0, True), (0.0, True)]
+    assert found["error"]["high"] == 1.0
+
+
+def _certain() -> RunOutcome:
+    return RunOutcome([made_up_outputs(1, noise=0.0)], made_up_run(0).rows, 20, 0, 5)

@@ -76,11 +76,12 @@ def test_lr_finder_is_seeded_by_its_first_loss(record: Record, peers: Peers) -> 
 @pytest.mark.parametrize("module", ["lr_finder", "fastai", "lightning"])
 def test_a_loss_that_is_not_finite_stops_no_peer(module: str, record: Record, peers: Peers) -> None:
     losses = [2.0] * 30 + [math.nan] * 70
+    ours = [[loss] for loss in losses]
     theirs = peers(module, "range_test", losses=losses, start=1e-5, end=10)
     assert len(theirs["rates"]) == 100
     config = RangeTestConfig()
-    assert finish_sweep(config, 0, losses[:30]).stop_reason is None
-    assert finish_sweep(config, 0, losses[:31]).stop_reason == "not_finite"
+    assert finish_sweep(config, 0, ours[:30]).stop_reason is None
+    assert finish_sweep(config, 0, ours[:31]).stop_reason == "not_finite"
     finding = "NaN from step 31 of 100 on: it trains through all 100, for `nan > x` is false; ours stops at step 31 and says why"
     record(STOPPING, peers(module, "peer"), "defect", finding)
 
@@ -90,6 +91,6 @@ def test_divergence_stops_peers_of_one_bound_at_our_step(module: str, record: Re
     losses = [2.0 * 0.98**i for i in range(60)] + [5.0 * 1.3**i for i in range(40)]
     theirs = len(peers(module, "range_test", losses=losses, start=1e-5, end=10)["rates"])
     config = RangeTestConfig(smoothing=0.98, divergence_factor=4.0)
-    ours = next(n for n in range(1, 101) if finish_sweep(config, 0, losses[:n]).stop_reason == "diverged")
+    ours = next(n for n in range(1, 101) if finish_sweep(config, 0, [[loss] for loss in losses[:n]]).stop_reason == "diverged")
     assert theirs == ours
     record(STOPPING, peers(module, "peer"), "agrees", f"4 times the best smoothed loss, beta 0.98: both stop after {theirs} steps")

@@ -126,6 +126,18 @@ def test_the_ensemble_that_was_chosen_on_validation_is_ringed() -> None:
     assert "one is best: &lt;validation&gt;" in error["hovertemplate"]
 
 
+def test_a_weak_early_snapshot_does_not_flatten_the_curves() -> None:
+    job = training(result=FINISHED)
+    assert "range" not in draw("ensemble_size", job)["layout"]["yaxis"]  # 20 % alone, 12.5 % at worst on average
+    weak = job.snapshots[0] | {"metrics": {"test": {"accuracy": 0.1, "nll": 0.7}}}
+    drawn = draw("ensemble_size", replace(job, snapshots=[weak, job.snapshots[1]]))
+    low, high = drawn["layout"]["yaxis"]["range"]
+    assert low < 10.0 < 20.0 < high < 25.0
+    assert "range" not in drawn["layout"]["yaxis2"]
+    assert trace(drawn, "m-th snapshot alone")["y"][0] == pytest.approx(90.0)
+    assert "weak early snapshots are above the picture" in drawn["layout"]["title"]["text"]
+
+
 def test_members_left_out_do_not_count_as_the_first_m() -> None:
     job = training(status="running")
     job.snapshots[-1] = job.snapshots[-1] | {"ensemble": job.snapshots[-1]["ensemble"] | {"members": 1}}
@@ -195,11 +207,11 @@ def test_correlation_has_the_matrix_and_the_disagreement() -> None:
 def test_what_is_missing_is_said_with_its_remedy() -> None:
     with pytest.raises(FigureUnavailable, match=r'has no landscape: submit \{"kind": "evaluate", "job_id": "job_01"\}'):
         draw("interpolation", training(result=members()))
-    with pytest.raises(FigureUnavailable, match="first is running: this comes with its end"):
+    with pytest.raises(FigureUnavailable, match="job_01 is running: this comes with its end"):
         draw("interpolation", training(status="running"))
     with pytest.raises(FigureUnavailable, match='"max_lr": "auto" measures it'):
         draw("range_test", training(result=members()))
-    with pytest.raises(FigureUnavailable, match="first is a train job: study belongs to jobs of kind study"):
+    with pytest.raises(FigureUnavailable, match="job_01 is a train job: study belongs to jobs of kind study"):
         draw("study", training(result=members()))
     with pytest.raises(FigureUnavailable, match="leave out against"):
         draw("study", of_kind("study", study()), of_kind("study", study()))

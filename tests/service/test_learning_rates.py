@@ -27,7 +27,9 @@ def with_rate(max_lr: object, **schedule: object) -> Json:
 def finished_test(api: httpx2.Client, worker: Worker, dataset_id: str) -> Callable[..., str]:
     """Makes a range test that has ended with an answer."""
 
-    def finish(max_lr: float | None, *, status: TerminalStatus = JobStatus.SUCCEEDED, **fields: object) -> str:
+    def finish(
+        max_lr: float | None, *, status: TerminalStatus = JobStatus.SUCCEEDED, stop_reason: str | None = None, **fields: object
+    ) -> str:
         job_id: str = api.post("/v1/jobs", json={"dataset_id": dataset_id, **RANGE_TEST, **fields}).json()["id"]
         worker.claim(job_id)
         output = {"max_lr": max_lr, "reason": "no suggestion: the loss only rises"}
@@ -40,7 +42,7 @@ def finished_test(api: httpx2.Client, worker: Worker, dataset_id: str) -> Callab
             "output": output,
         }
         worker.artifacts.create(result_key(job_id), json.dumps(common).encode())
-        assert worker.store.finish(job_id, worker.epochs[job_id], status)
+        assert worker.store.finish(job_id, worker.epochs[job_id], status, stop_reason=stop_reason)
         return job_id
 
     return finish
@@ -79,6 +81,9 @@ def test_what_suggests_no_rate_is_refused(
     assert "is a train job" in error_of(finished_job)["detail"]
     assert error_of(refused)["detail"] == f"{refused} suggests no rate: no suggestion: the loss only rises"
     assert "submit another range test" in error_of(cancelled)["hint"]
+    stopped = finished_test(0.25, stop_reason="stopped")
+    assert error_of(stopped)["detail"] == f"{stopped} was stopped before its answer, so what it suggests rests on the curves alone"
+    assert "submit another range test and let it end" in error_of(stopped)["hint"]
     assert "there is no job" in error_of("job_01JDEADBEEF0000000000000000")["detail"]
     too_low = error_of(finished_test(0.001), min_lr=0.01)
     assert "suggests 0.001, which the schedule cannot take: max_lr must be > min_lr (0.01)" in too_low["detail"]

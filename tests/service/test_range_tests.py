@@ -48,6 +48,8 @@ def test_a_dry_run_of_a_range_test_makes_nothing(api: httpx2.Client, server: Ser
     assert plan["valid"] is True
     assert plan["schedule"] is None
     assert (plan["estimate"]["train_rows"], plan["estimate"]["steps_per_epoch"]) == (97, 7)
+    assert plan["config"]["augmentation"] == "none"
+    assert plan["notes"] == ["precision auto depends on the worker's device: bf16 on a GPU that computes in it, fp32 elsewhere"]
     assert plan["estimate"]["steps"] >= 300
     assert sum(server.services.store.counts().values()) == before
 
@@ -60,6 +62,23 @@ def test_a_dry_run_of_a_range_test_makes_nothing(api: httpx2.Client, server: Ser
         ({"start_lr": 0.0}, "#", "start_lr must be > 0 for an exponential sweep, got 0"),
         ({"batch_size": 128}, "#/batch_size", "set batch_size to "),
         ({"num_rates": 3}, "#/num_rates", "10"),
+        ({"start_lr": 1e-320}, "#", "start_lr must be at least 1e-12, got 9.99989e-321: take 1e-5"),
+        (
+            {"num_rates": 10_000, "steps_per_rate": 1000, "repeats": 100},
+            "#",
+            "num_rates (10000) * steps_per_rate (1000) * repeats (100) must be at most 1000000, got 1000000000: lower one of them",
+        ),
+        (
+            {"probe_steps": 100_000, "probe_repeats": 11},
+            "#",
+            "probe_steps (100000) * probe_repeats (11) must be at most 1000000, got 1100000: lower one of them",
+        ),
+        (
+            {"probes": False, "probe_steps": 50, "probe_repeats": 2},
+            "#",
+            "but probe_steps 50 and probe_repeats 2 is given: leave probe_steps and probe_repeats out, or set probes true",
+        ),
+        ({"probes": False, "probe_steps": 50}, "#", "but probe_steps 50 is given: leave probe_steps out, or set probes true"),
         ({"sweep": "exponentail"}, "#/sweep", "must be"),
         ({"schedule": {"type": "cosine"}}, "#/schedule", "unknown field"),
         ({"dataset_id": "ds_01JDEADBEEF0000000000000000"}, "#/dataset_id", "there is no dataset"),
@@ -115,7 +134,7 @@ def test_the_client_submits_range_tests_and_refuses_their_ensemble(server: Serve
         job = client.jobs.range_test(dataset, architecture="mlp", params={"hidden": [4]}, batch_size=4, end_lr=1.0, repeats=2)
         assert (job.data["kind"], job.data["config"]["end_lr"], job.data["config"]["repeats"]) == ("range_test", 1.0, 2)
         assert job.data["config"]["model"]["params"]["hidden"] == [4]
-        with pytest.raises(ValueError, match=r"is a range_test job, which takes no snapshots: its answer is result\(\)"):
+        with pytest.raises(ValueError, match=r"is of kind range_test, which takes no snapshots: its answer is result\(\)"):
             _ = job.ensemble
 
 

@@ -1,13 +1,14 @@
 """Studies over HTTP: submitted, refused, looked at, ended and deleted with their runs."""
 
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
 
+from service import submission
 from tests.service.conftest import Server, field_error, problem, wait_until
 from worker.job_specs import StudySpec, read_spec
-from worker.job_store import Claim
+from worker.job_store import Claim, JobStore, StoreUnavailable
 from worker.jobs import JobKind, JobStatus
 from worker.records import result_key, spec_key, write_document
 from worker.results import result_of
@@ -44,11 +45,16 @@ def statuses(server: Server, study: Json) -> set[JobStatus | None]:
 
 
 def submit(api: httpx2.Client, server: Server, body: Json, **headers: str) -> Json:
-    """Submits a study and waits for its runs, so that none is made while the next test counts jobs."""
+    """Submits a study beside workers for all of its runs, and waits for those, so that none is made while the next test counts jobs."""
+    workers = [f"worker-of-studies-{number}" for number in range(3)]
+    for worker in workers:
+        server.services.store.register_worker(worker, {}, ttl_ms=60_000)
     response = api.post("/v1/jobs", json=body, headers=headers)
     assert response.status_code == 202, response.text
     study: Json = response.json()
     wait_until(lambda: None not in statuses(server, study))
+    for worker in workers:
+        server.services.store.forget_worker(worker)
     return study
 
 
@@ -208,3 +214,19 @@ def test_runs_can_find_their_rates_themselves(api: httpx2.Client, body: Json) ->
     plan = api.post("/v1/jobs?dry_run=true", json={**body, "max_lr": "auto"}).json()
     assert plan["config"]["max_lr"] == "auto"
     assert any(note.startswith("max_lr auto: each run begins with a range test of its own") for note in plan["notes"])
+
+
+def test_a_cancellation_outlives_an_outage_right_after_it(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def be_away(_store: object) -> None:
+        raise StoreUnavailable("Redis is away")
+
+    monkeypatch.setattr(submission, "cancel_stray_runs", be_away)
+    submission.end_runs(cast(JobStore, None), "job_x")
+    assert [record.getMessage() for record in caplog.records] == ["study job_x: its runs will be cancelled later: Redis is away"]
+
+
+def test_a_figure_of_other_kinds_is_never_there(api: httpx2.Client, server: Server, body: Json) -> None:
+    study = submit(api, server, {**body, "name": "which is best"})
+    refused = problem(api.get(f"/v1/jobs/{study['id']}/figures/range_test"), 404, "not_found")
+    assert refused["detail"].startswith(f"{study['id']} is a study job: range_test belongs to jobs of kind range_test or train")
+    assert problem(api.get(f"/v1/jobs/{study['id']}/figures/study"), 409, "not_ready")["detail"].startswith(study["id"])

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from worker.ids import ensemble_id_of, is_id, job_id_of_ensemble, new_id, parse_snapshot_id, snapshot_id_of
+from worker.ids import derived_id, ensemble_id_of, is_id, job_id_of_ensemble, new_id, parse_snapshot_id, snapshot_id_of
 
 ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
@@ -39,3 +39,11 @@ def test_a_job_its_ensemble_and_its_snapshots_share_a_suffix() -> None:
 )
 def test_other_texts_are_no_snapshot_ids(text: str) -> None:
     assert parse_snapshot_id(text) is None
+
+
+def test_ids_of_runs_are_fixed_and_lie_beside_their_studys() -> None:
+    study = "job_01M84YRDCZ1XF8J7S72JE0F8K9"
+    assert derived_id(study, "cosine-0") == derived_id(study, "cosine-0")
+    ids = {derived_id(study, name) for name in ("cosine-0", "cosine-1")} | {derived_id(study[:-1] + "8", "cosine-0")}
+    assert len(ids) == 3
+    assert all(is_id("job", one) and one.startswith("job_01M84YRDCZ") for one in ids)

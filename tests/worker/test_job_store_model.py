@@ -172,7 +172,7 @@ class JobStoreMachine(RuleBasedStateMachine):
         job = self.model[job_id]
         took_effect = job.status == JobStatus.CANCELLED
         if action != Action.CANCEL:
-            took_effect = job.status == JobStatus.SUCCEEDED and job.stop_reason is not None
+            took_effect = job.status in {JobStatus.SUCCEEDED, JobStatus.CANCELLED} and job.stop_reason is not None
         asked_before = job.requested is not None and STRENGTH.index(job.requested) >= STRENGTH.index(action)
         allowed = took_effect or job.status == JobStatus.RUNNING
         allowed |= job.status == JobStatus.QUEUED and (action == Action.CANCEL or asked_before)

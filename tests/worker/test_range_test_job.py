@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from clr.datasets import Dataset, save_dataset
-from clr.range_test import conclude, finish_sweep, range_test
+from clr.errors import RateNotFoundError
+from clr.range_answer import conclude
+from clr.range_test import finish_sweep, range_test
 from tests.worker.test_trainer import job, of_type
 from tests.worker.training_jobs import record_of, status_of, submit, tiny_dataset, tiny_range_test, wait_until
 from tests.worker.workshops import Site, Workshop
@@ -35,6 +37,7 @@ from worker.rebuild import rebuild
 from worker.records import result_key
 from worker.supervisor import Outcome
 from worker.tasks import worker_id_of
+from worker.trainer_failures import failure_of
 from worker.trainer_process import TrainerProcess
 
 CONFIG = tiny_range_test()
@@ -95,16 +98,24 @@ def test_a_test_that_is_stopped_keeps_its_complete_sweeps(trainer: TrainerProces
     assert messages[-1] == Finished(stop_reason="stopped")
     (staged,) = of_type(messages, ResultStaged)
     assert 2 <= len(staged.document["sweeps"]) < 100
+    assert staged.document["reason"].startswith("the test was stopped, so this rests on the curves of ")
     assert staged.document["max_lr"] is not None
 
 
-def test_data_of_one_batch_are_the_users_to_change(trainer: TrainerProcess, dataset_path: Path) -> None:
+def test_data_of_one_batch_are_the_users_to_change(capfd: pytest.CaptureFixture[str], trainer: TrainerProcess, dataset_path: Path) -> None:
     trainer.send(job(tiny_range_test(batch_size=1000), dataset_path))
     failed = list(trainer.messages())[-1]
     assert trainer.wait() == EXIT_FAILED
     assert isinstance(failed, Failed)
     assert failed.category == "user"
     assert "set batch_size to " in failed.message
+    assert "Traceback" not in capfd.readouterr().err, "it is no defect"
+
+
+def test_a_run_without_a_rate_fails_with_one_remedy_that_it_has_a_field_for() -> None:
+    failed = failure_of(RateNotFoundError("the range test found no max_lr: none of 5 short trainings learns"))
+    assert (failed.category, failed.message) == ("user", "the range test found no max_lr: none of 5 short trainings learns")
+    assert failed.suggestion == "give max_lr a number, for example 0.1"
 
 
 def test_a_job_ends_with_a_result_that_outlives_redis(workshop: Workshop) -> None:
@@ -178,8 +189,9 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(site: Site) -> None
 
 
 def test_losses_that_are_not_finite_are_null_in_the_document() -> None:
-    document = range_test_document(conclude(CONFIG, [finish_sweep(CONFIG, 0, [*([1.0] * 11), math.inf])]))
+    document = range_test_document(conclude(CONFIG, [finish_sweep(CONFIG, 0, [*([[1.0]] * 11), [2.0, math.inf]])]))
     assert document["sweeps"][0]["loss"] == [*([1.0] * 11), None]
+    assert document["sweeps"][0]["batch_loss"] == [*([[1.0]] * 11), [2.0, None]]
     assert document["sweeps"][0]["stop_reason"] == "not_finite"
     assert (document["max_lr"], document["level"]) == (None, "refused")
 

@@ -34,6 +34,8 @@ class Place:
         self.store = complete_store(client)
         self.artifacts = artifacts
         self.sent: list[str] = []
+        for number in range(4):  # so that there is room for all runs at once
+            self.store.register_worker(f"worker-{number}", {}, ttl_ms=600_000)
 
     def submit(self) -> StudySpec:
         spec = tiny_spec(CONFIG)
@@ -232,7 +234,7 @@ def test_nothing_is_made_while_jobs_are_being_read_back(place: Place) -> None:
     assert place.sent == []
 
 
-def test_a_run_cannot_be_deleted_before_its_study_has_ended(place: Place) -> None:
+def test_a_run_cannot_be_deleted_while_its_study_is_there(place: Place) -> None:
     study = place.submit()
     place.advance(study)
     job_id = run_ids(study)["step-0"]
@@ -241,19 +243,18 @@ def test_a_run_cannot_be_deleted_before_its_study_has_ended(place: Place) -> Non
         delete_job(place.store, place.artifacts, job_id)
     assert refused.value.job_ids == [study.id]
     place.store.request(study.id, Action.CANCEL)
-    delete_job(place.store, place.artifacts, job_id)
-    assert place.store.get(job_id) is None
+    with pytest.raises(RunInUse, match=f"{job_id} is a run of the study {study.id}, whose result names it: delete the study"):
+        delete_job(place.store, place.artifacts, job_id)
+    assert place.store.get(job_id) is not None
 
 
 def test_with_a_study_go_its_runs(place: Place) -> None:
     study = place.submit()
     place.advance(study)
-    runs = run_ids(study)
     place.store.request(study.id, Action.CANCEL)
     with pytest.raises(InvalidState, match=r"cannot be deleted yet, since its run job_\w+ is still ending"):
         delete_job(place.store, place.artifacts, study.id)
     advance_studies(place.store, place.artifacts, place.sent.append)
-    delete_job(place.store, place.artifacts, runs["step-0"])  # one of them by itself
     delete_job(place.store, place.artifacts, study.id)
     assert place.store.list(limit=100).records == []
     assert place.artifacts.list_keys("jobs") == []
@@ -301,3 +302,15 @@ def test_a_study_that_is_being_deleted_is_left_alone(place: Place) -> None:
         place.artifacts.read(spec_key(study.id))
     assert place.advance(study) is False
     assert place.artifacts.list_keys(job_prefix(study.id)) == []
+
+
+def test_few_runs_of_a_study_wait_at_a_time(place: Place) -> None:
+    for number in range(1, 4):
+        place.store.forget_worker(f"worker-{number}")
+    study = place.submit()
+    runs = list(run_ids(study).values())
+    for num_ended in range(len(runs)):
+        assert place.advance(study) is False
+        assert place.sent == runs[: num_ended + 2]  # two for the worker that is left
+        place.end(runs[num_ended])
+    assert place.advance(study) is True

@@ -7,7 +7,7 @@ local status, requested = get(id, 'status'), get(id, 'requested')
 if not status then return is_complete() and 'missing' or INCOMPLETE end
 if is_terminal(status) then
   local took_effect = status == 'cancelled'
-  if action ~= 'cancel' then took_effect = get(id, 'stop_reason') end
+  if action ~= 'cancel' then took_effect = status ~= 'failed' and get(id, 'stop_reason') end
   return took_effect and 'ok' or 'invalid'
 end
 if requested and STRENGTH[requested] >= STRENGTH[action] then return 'ok' end
