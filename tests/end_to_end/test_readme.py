@@ -44,7 +44,7 @@ def test_every_block_of_shell_and_python_runs(up: Up, tmp_path: Path) -> None:
     assert "(16, 1, 3, 3)" in printed, "the first convolution of the snapshot"
     for line in next(code for _, code in blocks("text")).splitlines():
         assert line.strip("[] ,'") in printed, "the warnings of the preview"
-    assert "Sharpness(loss=" in printed
+    assert "snapshot ensemble" in printed, "the table of the study"
     accuracy = re.search(r"accuracy on held-out rows: ([\d.]+)%", printed)
     assert accuracy is not None
     assert float(accuracy[1]) > 85

@@ -91,6 +91,11 @@ def all_calls(store: JobStore, spec: JobSpec, epoch: int) -> dict[str, Callable[
         "workers": store.workers,
         "forget_worker": lambda: store.forget_worker("worker-1"),
         "forget_dead_workers": store.forget_dead_workers,
+        "waiting": store.waiting,
+        "wake": lambda: store.wake(job, "runs_ended"),
+        "standing": lambda: store.standing([job]),
+        "note_runs": lambda: store.note_runs(job, {}, {}),
+        "stray_runs": store.stray_runs,
     }
 
 
