@@ -45,6 +45,9 @@ class Arm(StrEnum):
 RESTARTING = frozenset({Arm.SNAPSHOT_ENSEMBLE, Arm.SINGLE_CYCLE})
 """Arms whose cycles start at ``restart_lr``."""
 
+WITHOUT_CYCLES = frozenset({Arm.AUTO, Arm.FIXED, Arm.STEP, Arm.EXPONENTIAL, Arm.COSINE})
+"""Arms to which ``cycles`` means nothing."""
+
 WITHOUT_MINIMUM = frozenset({Arm.FIXED, Arm.STEP, Arm.EXPONENTIAL, Arm.NO_CYCLE})
 """Arms whose rates don't fall to ``min_lr``."""
 
@@ -112,6 +115,8 @@ class StudyConfig(SetupConfig):
     @model_validator(mode="after")
     def _arms_use_what_is_given(self) -> Self:
         told = f"arms has only {', '.join(self.arms)}"
+        if self.cycles != DEFAULT_CYCLES and WITHOUT_CYCLES.issuperset(self.arms):
+            raise ValueError(f"cycles ({self.cycles}) means nothing here, since {told}: add an arm with cycles, or leave cycles out")
         if self.min_lr != 0 and WITHOUT_MINIMUM.issuperset(self.arms):
             raise ValueError(f"min_lr ({self.min_lr:g}) means nothing here, since {told}: add an arm of cosines, or leave min_lr out")
         return self

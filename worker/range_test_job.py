@@ -35,6 +35,7 @@ class RangeTestJob:
         self._losses: dict[int, list[tuple[float, ...]]] = {}  # of each sweep
         self._began_at = time.monotonic()
         self._told_at = -math.inf
+        self._done = 0  # steps, those counted that a sweep saved by ending early
 
     def to_end(self) -> int:
         """Sweeps and probes, and returns the exit status."""
@@ -78,11 +79,11 @@ class RangeTestJob:
         self._send(Finished(stop_reason="stopped"))
 
     def _stage(self, result: RangeTestResult) -> None:
-        self._send(Progress(step=result.num_steps, steps=result.num_steps, eta_seconds=0.0))
+        self._send(Progress(step=self._done, steps=self._done, eta_seconds=0.0))
         self._send(ResultStaged(document=range_test_document(result)))
 
     def _tell(self, step: RangeStep | ProbeStep, done: int, planned: int) -> None:
-        now = time.monotonic()
+        now, self._done = time.monotonic(), done
         if self._told_at == -math.inf:
             self._send(FirstStep(at=time.time(), phase=Phase.MEASURING))
         if now - self._told_at < PROGRESS_SECONDS:

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from clr.config import CosineSchedule, StepSchedule, TrainingConfig, WarmRestartsSchedule
 from clr.schedules import ScheduleError, build_schedule
 from clr.studies import ArmPlan, Members, StudyPlan, check_length, plan_study
-from clr.study_config import Arm, StudyConfig
+from clr.study_config import WITHOUT_CYCLES, Arm, StudyConfig
 
 
 def planned(**document: Any) -> StudyPlan:
-    return plan_study(StudyConfig.model_validate({"seeds": [7, 8, 9], "cycles": 4, **document}))
+    """A plan of four cycles, where one of the arms has cycles."""
+    cycles = {} if WITHOUT_CYCLES.issuperset(document.get("arms", Arm)) else {"cycles": 4}
+    return plan_study(StudyConfig.model_validate({"seeds": [7, 8, 9], **cycles, **document}))
 
 
 def arm(plan: StudyPlan, name: Arm) -> ArmPlan:

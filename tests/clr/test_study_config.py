@@ -72,6 +72,7 @@ def test_a_study_is_laid_out_without_torch() -> None:
 
 
 def test_lengths_and_rates_that_no_arm_uses_are_refused() -> None:
+    assert "cycles (7) means nothing here, since arms has only cosine: add an arm with cycles" in refusal(cycles=7, arms=["cosine"])
     assert "min_lr (0.05) means nothing here, since arms has only fixed: add an arm of cosines" in refusal(min_lr=0.05, arms=["fixed"])
     assert StudyConfig.model_validate({"seeds": [0], "cycles": 7, "min_lr": 0.05, "arms": ["fixed", "independent"]}).cycles == 7
 

@@ -168,8 +168,8 @@ def test_stop_ends_a_job_early_and_keeps_its_snapshots(up: Up) -> None:
         (["train", "missing.csv"], "missing.csv: No such file or directory"),
         (["show", "job_0"], "there is no job"),
         (["predict", "ens_0", "missing.npy"], "missing.npy cannot be read"),
-        (["train", "digits", "--cycles", "auto"], "#/schedule/cycles"),
-        (["train", "digits", "--max-lr", "auto"], "#/schedule/max_lr"),
+        (["train", "digits", "--cycles", "many"], "#/schedule/cycles"),
+        (["train", "digits", "--max-lr", "aut"], "#/schedule/max_lr"),
         (["train", "digits", "--max-lr", "nan"], "#/schedule/max_lr"),
     ],
 )
