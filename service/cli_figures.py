@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli_data import refuse_options
-from service.cli_follow import exit_as, plan_lines, print_job, wait_and_show
-from service.cli_landscape import print_landscape
+from service.cli_follow import plan_or_answer
 from service.cli_output import AsJson, Url, connected, fail, print_json, print_table
 from service.cli_requests import number, override, read_config
 
@@ -38,20 +37,7 @@ def evaluate(
     body: Json = {"kind": "evaluate", "job_id": job_id, "landscape": settings}
     override(body, {"name": name})
     with connected(url) as client:
-        if dry_run:
-            plan = client.jobs.check(body)
-            if as_json:
-                print_json(plan)
-            else:
-                typer.echo("\n".join(plan_lines(plan)))
-            return
-        job = client.jobs.submit(body)
-        if not submit_only:
-            _wait_for_report(job, as_json=as_json)
-        elif as_json:
-            print_json(job.data)
-        else:
-            typer.echo(f"{job.id} is {job.status}: `snapcycle follow {job.id}` waits for its report")
+        plan_or_answer(client, body, dry_run=dry_run, submit_only=submit_only, as_json=as_json)
 
 
 def figures(
@@ -98,20 +84,3 @@ def _write_pages(job: "Job", found: "list[Json]", directory: Path, *, against: s
             path.write_text(standalone_page(f"{job.data['name'] or job.id}: {name}", {name: figure}), encoding="utf-8")
             written.append(path)
     return written
-
-
-def _wait_for_report(job: "Job", *, as_json: bool) -> None:
-    """Prints the report once it is there; ends the command as the job ended."""
-    if as_json:
-        for _ in job.follow():
-            pass
-        job = job.refresh()
-        print_json(job.result())
-    else:
-        typer.echo(job.id)
-        job = wait_and_show(job)
-        if job.status == "succeeded":
-            print_landscape(job.result()["landscape"])
-        else:
-            print_job(job)
-    exit_as(job)

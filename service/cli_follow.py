@@ -1,20 +1,54 @@
 """What the commands show of a job: its events while it runs, and the job itself."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
 from service.cli_landscape import print_landscape
-from service.cli_output import CANCELLED, FAILURE, INTERRUPTED, local_time, print_snapshots
+from service.cli_output import CANCELLED, FAILURE, INTERRUPTED, local_time, print_json, print_snapshots
 from service.cli_range import print_range
 from service.cli_study_table import print_study
 
 if TYPE_CHECKING:
-    from service.client import Job
+    from service.client import Client, Job
     from service.client_core import Json
+
+ANSWERS: "dict[str, Callable[[Json], None]]" = {
+    "range_test": print_range,
+    "study": print_study,
+    "evaluate": lambda result: print_landscape(result["landscape"]),
+}
+"""How the result of each kind of job that is one answer is printed."""
+
+
+def plan_or_answer(client: "Client", body: "Json", *, dry_run: bool, submit_only: bool, as_json: bool) -> None:
+    """Says what a job would be, or submits it and prints its answer once it is there; ends the command as the job ended."""
+    if dry_run:
+        print_plan(client.jobs.check(body), as_json=as_json)
+        return
+    job = client.jobs.submit(body)
+    if submit_only:
+        if as_json:
+            print_json(job.data)
+        else:
+            typer.echo(f"{job.id} is {job.status}: `snapcycle follow {job.id}` waits for its answer")
+        return
+    if as_json:
+        for _ in job.follow():
+            pass
+        job = job.refresh()
+        print_json(job.result())
+    else:
+        typer.echo(job.id)
+        job = wait_and_show(job)
+        if job.status == "succeeded":
+            ANSWERS[job.data["kind"]](job.result())
+        else:
+            print_job(job)
+    exit_as(job)
 
 
 def follow_to_the_end(job: "Job", *, as_json: bool) -> None:
@@ -83,15 +117,9 @@ def print_job(job: "Job") -> None:
     if snapshots:
         typer.echo()
         print_snapshots(snapshots)
-    if data["kind"] == "range_test" and job.status == "succeeded":
+    if data["kind"] in ANSWERS and job.status == "succeeded":
         typer.echo()
-        print_range(job.result())
-    if data["kind"] == "study" and job.status == "succeeded":
-        typer.echo()
-        print_study(job.result())
-    if data["kind"] == "evaluate" and job.status == "succeeded":
-        typer.echo()
-        print_landscape(job.result()["landscape"])
+        ANSWERS[data["kind"]](job.result())
     if data["error"]:
         typer.echo(f"\nerror: {data['error']['message']}", err=True)
         if data["error"].get("suggestion"):
@@ -102,7 +130,15 @@ def _model_text(model: "Json | None") -> str | None:
     return None if model is None else " ".join([model["architecture"], *(f"{name}={value}" for name, value in model["params"].items())])
 
 
-def plan_lines(plan: "Json") -> Iterator[str]:
+def print_plan(plan: "Json", *, as_json: bool) -> None:
+    """Prints a dry run."""
+    if as_json:
+        print_json(plan)
+    else:
+        typer.echo("\n".join(_plan_lines(plan)))
+
+
+def _plan_lines(plan: "Json") -> Iterator[str]:
     """A dry run in words: sizes, warnings, and what is decided later."""
     for name, value in plan["estimate"].items():
         yield f"{name.replace('_', ' '):<16} {f'{value:,}' if isinstance(value, int | float) else value}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli_data import dataset_of, refuse_options
-from service.cli_follow import follow_to_the_end, plan_lines, print_job
+from service.cli_follow import follow_to_the_end, print_job, print_plan
 from service.cli_output import AsJson, Url, ago, connected, print_json, print_table, score
 from service.cli_requests import number, override, parameters, read_config
 
@@ -67,11 +67,7 @@ def train(
     with connected(url) as client, dataset_of(client, data, target=target, keep=not dry_run) as dataset_id:
         body["dataset_id"] = dataset_id
         if dry_run:
-            plan = client.jobs.check(body)
-            if as_json:
-                print_json(plan)
-            else:
-                typer.echo("\n".join(plan_lines(plan)))
+            print_plan(client.jobs.check(body), as_json=as_json)
             return
         job = client.jobs.submit(body)
         if follow:

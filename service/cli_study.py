@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli_data import dataset_of, refuse_options
-from service.cli_follow import exit_as, plan_lines, print_job, wait_and_show
-from service.cli_output import AsJson, Url, connected, print_json
+from service.cli_follow import plan_or_answer
+from service.cli_output import AsJson, Url, connected
 from service.cli_requests import number, numbers_of, override, parameters, read_config
-from service.cli_study_table import print_study
 
 if TYPE_CHECKING:
-    from service.client import Job
     from service.client_core import Json
 
 
@@ -48,34 +46,4 @@ def study(
     override(body.setdefault("model", {"architecture": "mlp"}), {"architecture": architecture, "params": parameters(param)})
     with connected(url) as client, dataset_of(client, data, target=target, keep=not dry_run) as dataset_id:
         body["dataset_id"] = dataset_id
-        if dry_run:
-            plan = client.jobs.check(body)
-            if as_json:
-                print_json(plan)
-            else:
-                typer.echo("\n".join(plan_lines(plan)))
-            return
-        job = client.jobs.submit(body)
-        if not submit_only:
-            _wait_for_table(job, as_json=as_json)
-        elif as_json:
-            print_json(job.data)
-        else:
-            typer.echo(f"{job.id} is {job.status}: `snapcycle follow {job.id}` waits for its table")
-
-
-def _wait_for_table(job: "Job", *, as_json: bool) -> None:
-    """Prints the table once it is there; ends the command as the job ended."""
-    if as_json:
-        for _ in job.follow():
-            pass
-        job = job.refresh()
-        print_json(job.result())
-    else:
-        typer.echo(job.id)
-        job = wait_and_show(job)
-        if job.status == "succeeded":
-            print_study(job.result())
-        else:
-            print_job(job)
-    exit_as(job)
+        plan_or_answer(client, body, dry_run=dry_run, submit_only=submit_only, as_json=as_json)
