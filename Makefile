@@ -7,7 +7,7 @@ PEERS := .bench/peers
 PEERS_PIP := $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format study figures bench-dispatch bench-range-test bench-auto-cycles fashion-mnist clean peers
+.PHONY: help demo test check format study figures bench-dispatch chaos faults bench-range-test bench-auto-cycles fashion-mnist clean peers
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ demo: $(VENV)/installed  ## train a snapshot ensemble on real data, watch it, as
 	@$(BIN)/snapcycle demo
 
 test: $(VENV)/installed-dev fashion-mnist  ## all tests, with coverage
-	@GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest --cov --cov-report=term -q
+	@GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term -q
 
 check: $(VENV)/installed-dev  ## formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .
@@ -52,6 +52,11 @@ bench-auto-cycles: $(VENV)/installed-dev fashion-mnist  ## automatic cycles agai
 
 study: $(VENV)/installed-dev fashion-mnist  ## a study through the whole system; settings as ARGS="--rows 10000 --epochs 20"
 	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/study.py $(ARGS)
+
+KILLS ?= 200
+PER_MINUTE ?= 25
+chaos: $(VENV)/installed-dev  ## random SIGKILLs of every process under load, nothing lost, doubled or changed; KILLS=200 PER_MINUTE=25 ARGS="--seed 1"
+	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/chaos.py --kills $(KILLS) --per-minute $(PER_MINUTE) $(ARGS)
 
 bench-dispatch: $(VENV)/installed-dev  ## from POST /v1/jobs to the first training step, 20 jobs
 	@$(BIN)/python benchmarks/dispatch.py

@@ -32,6 +32,7 @@ class Subscription:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._batches: asyncio.Queue[Sequence[Event]] = asyncio.Queue(MAX_WAITING_BATCHES)
+        self._has_dropped = False
 
     def offer(self, events: Sequence[Event]) -> None:
         """Hands over a batch, from any thread."""
@@ -39,11 +40,16 @@ class Subscription:
             self._loop.call_soon_threadsafe(self._put, events)
 
     def _put(self, events: Sequence[Event]) -> None:
-        with suppress(asyncio.QueueFull):
+        try:
             self._batches.put_nowait(events)
+        except asyncio.QueueFull:
+            self._has_dropped = True
 
     async def next(self, seconds: float) -> Sequence[Event] | None:
-        """The next batch; None when there is none for so long."""
+        """The next batch, an empty one in place of those that were dropped; None when there is none for so long."""
+        if self._has_dropped and self._batches.empty():
+            self._has_dropped = False
+            return ()
         try:
             return await asyncio.wait_for(self._batches.get(), seconds)
         except TimeoutError:

@@ -1,5 +1,6 @@
 """Events as pages, SSE and JSON lines: each once, in order, up to the end, over any number of reconnects."""
 
+import asyncio
 import json
 import threading
 import time
@@ -213,6 +214,20 @@ def test_slow_reader_loses_nothing(server: Server, submit: Submit, worker: Worke
         worker.finish(job_id)
         received += list(events)
     assert sequence_numbers(received) == list(range(1, 1006))
+
+
+def test_what_does_not_fit_is_read_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_events, "MAX_WAITING_BATCHES", 1)
+    waiting, last = ([service_events.Event(seq, "end", "", {})] for seq in (1, 2))
+
+    async def take_three() -> list[object]:
+        subscription = service_events.Subscription()
+        subscription.offer(waiting)
+        subscription.offer(last)
+        await asyncio.sleep(0)
+        return [await subscription.next(60), await subscription.next(60), await subscription.next(0.01)]
+
+    assert asyncio.run(take_three()) == [waiting, (), None]
 
 
 def test_job_that_is_deleted_ends_its_streams(server: Server, api: httpx2.Client, submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:

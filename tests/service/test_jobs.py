@@ -250,11 +250,12 @@ def test_bad_key_is_refused(api: httpx2.Client, dataset_id: str, key: str) -> No
 
 
 def test_list_filters_and_pages(api: httpx2.Client, submit: Submit) -> None:
-    made = [submit() for _ in range(3)]
+    older, *made = [submit() for _ in range(4)]
     api.post(f"/v1/jobs/{made[1]}/cancel")
     page = api.get("/v1/jobs?limit=2&status=queued").json()
     assert [job["id"] for job in page["data"]] == [made[2], made[0]]
     assert (page["has_more"], page["first_id"], page["last_id"]) == (True, made[2], made[0])
+    assert api.get(f"/v1/jobs?limit=1&status=queued&after={made[0]}").json()["data"][0]["id"] == older
     assert [job["id"] for job in api.get(f"/v1/jobs?limit=1&after={made[2]}").json()["data"]] == [made[1]]
     assert [job["id"] for job in api.get(f"/v1/jobs?limit=1&before={made[0]}").json()["data"]] == [made[1]]
     assert [job["id"] for job in api.get(f"/v1/jobs?order=asc&after={made[0]}&kind=train").json()["data"]] == made[1:]
