@@ -7,7 +7,7 @@ PEERS := .bench/peers
 PEERS_PIP := $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format study figures bench-dispatch chaos faults bench-range-test bench-auto-cycles fashion-mnist clean peers
+.PHONY: bench-rebuild damage model fuzz help demo test check format study figures bench-dispatch chaos faults bench-range-test bench-auto-cycles fashion-mnist clean peers
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,11 +34,12 @@ demo: $(VENV)/installed  ## train a snapshot ensemble on real data, watch it, as
 test: $(VENV)/installed-dev fashion-mnist  ## all tests, with coverage
 	@GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term -q
 
-check: $(VENV)/installed-dev  ## formatting, lint, types, import contracts
+check: $(VENV)/installed-dev  ## formatting, lint, types, import contracts, no way from data to code
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python tools/check_no_code_execution.py
 
 format: $(VENV)/installed-dev  ## format the code and mend what the linter can mend
 	@$(BIN)/ruff format .
@@ -57,6 +58,24 @@ KILLS ?= 200
 PER_MINUTE ?= 25
 chaos: $(VENV)/installed-dev  ## random SIGKILLs of every process under load, nothing lost, doubled or changed; KILLS=200 PER_MINUTE=25 ARGS="--seed 1"
 	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/chaos.py --kills $(KILLS) --per-minute $(PER_MINUTE) $(ARGS)
+
+fuzz: $(VENV)/installed-dev  ## REQUESTS=100000 spoiled requests to a real API, by schemathesis and our own fuzzer; KEYS=1 with keys; SEED=… repeats
+	@PYTHONPATH=. OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/fuzz.py --requests $(or $(REQUESTS),100000) $(if $(SEED),--seed $(SEED)) $(if $(KEYS),--keys)
+
+model: $(VENV)/installed-dev  ## the job store against its model in plain Python: EXAMPLES=2000 histories of STEPS=100 requests, claims, ends, lost databases
+	@MODEL_EXAMPLES=$(or $(EXAMPLES),2000) MODEL_STEPS=$(or $(STEPS),100) GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -q -n 0 tests/worker/test_job_store_model.py
+
+bench-rebuild: $(VENV)/installed-dev  ## how long 1,000 jobs take to come back after Redis has lost everything
+	@PYTHONPATH=. $(BIN)/python benchmarks/rebuild.py $(ARGS)
+
+damage: $(VENV)/installed-dev  ## flip, cut or delete single files of a store, 500 times or CASES=10000; settings as ARGS="--seed 7"
+	@PYTHONPATH=. OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/damage.py --cases $(or $(CASES),500) $(ARGS)
+
+faults: $(VENV)/installed-dev  ## every failpoint with every failure, and the faults of server, network, disk and clock; ARGS="--only F3"
+	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/faults.py $(ARGS)
+
+bench-load: $(VENV)/installed-dev  ## 10,000 queued jobs, 1,000 clients, three tenants: how long answers take; about 6 minutes
+	@PYTHONPATH=. $(BIN)/python benchmarks/load.py --json benchmarks/results/load.json $(ARGS)
 
 bench-dispatch: $(VENV)/installed-dev  ## from POST /v1/jobs to the first training step, 20 jobs
 	@$(BIN)/python benchmarks/dispatch.py

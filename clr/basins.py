@@ -71,7 +71,7 @@ class BasinMap:
         barriers: M x M, symmetric, 0 on the diagonal; None for pairs that were not measured.
         basins: Snapshot indices, each in exactly one basin, ascending.
         coverage: Which pairs were measured, in words.
-        advice: What to average, in words.
+        advice: What to average, in words that count snapshots from 1.
     """
 
     lines: tuple[Line, ...]
@@ -187,8 +187,8 @@ def map_basins(ends: Sequence[PointLoss], lines: Sequence[Line], constant_loss: 
 
 
 def _untrained(ends: Sequence[PointLoss], constant_loss: float) -> list[str]:
-    """A warning about snapshots that learned nothing: what lies between those is no basin worth having."""
-    indices = [str(index) for index, end in enumerate(ends) if constant_loss > 0 and not end.loss < LEARNED * constant_loss]
+    """A warning about snapshots, counted from 1, that learned nothing: what lies between those is no basin worth having."""
+    indices = [str(index + 1) for index, end in enumerate(ends) if constant_loss > 0 and not end.loss < LEARNED * constant_loss]
     if not indices:
         return []
     return [f"leave out snapshots {', '.join(indices)}: they predict hardly better than a constant (loss {constant_loss:.3g}), or worse"]
@@ -200,16 +200,18 @@ def _advice(basins: tuple[tuple[int, ...], ...], lines: Sequence[Line]) -> str:
         return "one snapshot: there is nothing to average"
     if len(basins) == 1:
         return (
-            f"all {num_snapshots} snapshots share one basin: their weights may be averaged, with batch-norm statistics estimated anew, "
+            f"{'both' if num_snapshots == 2 else f'all {num_snapshots}'} snapshots share one basin: their weights may be averaged, "
+            "with batch-norm statistics estimated anew where there are any, "
             "into one network that costs as much as one; what averaging their predictions gains instead is their diversity"
         )
-    shared = [f"snapshots {', '.join(map(str, basin))}" for basin in basins if len(basin) > 1]
+    shared = [f"snapshots {', '.join(str(index + 1) for index in basin)}" for basin in basins if len(basin) > 1]
     across = max((line.barrier for line in lines if not line.is_one_basin), default=0.0)
     height = f"the loss between them rises by up to {across:.3g}" if math.isfinite(across) else "a loss between them is not finite"
     predictions = f"average predictions across the {len(basins)} basins, never weights: {height}"
     if not shared:
         return f"every snapshot has a basin of its own; {predictions}"
-    return f"inside a basin ({'; '.join(shared)}) average weights, with batch-norm statistics estimated anew; {predictions}"
+    inside = f"inside a basin ({'; '.join(shared)}) average weights, with batch-norm statistics estimated anew where there are any"
+    return f"{inside}; {predictions}"
 
 
 def _between(first: float, second: float, position: float) -> float:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from clr import tensor_files
+from clr.config import TrainingConfig
 from clr.errors import CheckpointError
+from clr.schedule_config import WarmRestartsSchedule
 
-__all__ = ["Checkpoint", "CheckpointError", "environment", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "environment", "load_checkpoint", "save_checkpoint", "with_more_cycles"]
 
 _FORMAT = 1
 
@@ -56,6 +58,16 @@ def environment(device: str) -> dict[str, str | int]:
         "cudnn": str(torch.backends.cudnn.version()) if is_cuda else "none",  # type: ignore[no-untyped-call]  # torch has no types for it
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
+
+
+def with_more_cycles(checkpoint: Checkpoint, config: TrainingConfig) -> Checkpoint:
+    """The checkpoint of a run that has got more cycles since; any other one as it is, also where it doesn't belong to the config."""
+    before, now = TrainingConfig.model_validate(checkpoint.state["config"]).schedule, config.schedule
+    if not (isinstance(before, WarmRestartsSchedule) and isinstance(now, WarmRestartsSchedule)) or before.cycles == now.cycles:
+        return checkpoint
+    length = now.model_dump(mode="json", include={"cycles", "epochs", "epochs_per_cycle"})
+    state = checkpoint.state | {"config": checkpoint.state["config"] | {"schedule": checkpoint.state["config"]["schedule"] | length}}
+    return replace(checkpoint, state=state)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> str:

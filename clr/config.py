@@ -107,7 +107,13 @@ class SetupConfig(StrictModel):
 
     model: ModelConfig = Field(MlpConfig(architecture="mlp"), description="The network.")
     optimizer: OptimizerConfig = Field(SgdConfig(), description="How gradients become updates.")
-    batch_size: Int = Field(128, ge=1, le=65_536, description="Rows per mini-batch; the last one of an epoch may be smaller.")
+    batch_size: Int = Field(
+        128,
+        ge=1,
+        le=65_536,
+        description="Rows per mini-batch; the last one of an epoch may be smaller. A job that gives none gets a smaller one where its "
+        "training rows would make fewer than 8 batches; its config shows what was taken.",
+    )
     accumulation: Int = Field(
         1, ge=1, le=1024, description="Mini-batches per optimizer step, the unit of every schedule; their gradients are averaged over rows."
     )

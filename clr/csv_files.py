@@ -5,7 +5,8 @@ Apart from ``clr.tables``, since only an upload needs polars, which takes a fift
 
 import csv
 import mmap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from clr.tables import FLOAT32_MAX, MAX_NAME_CHARACTERS, Column, one_matrix
 MAX_COLUMNS = 10_000
 MAX_CATEGORIES = 100
 MAX_HEADER_BYTES = 1 << 20
+MAX_LINE_BYTES = 4 << 20
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _WHOLE_NUMBER = r"^-?(0|[1-9]\d{0,17})$"
@@ -43,7 +45,7 @@ def read_csv(path: Path | str, *, target: str, max_bytes: int = MAX_DECODED_BYTE
         DatasetError: Not UTF-8 or not rectangular, no header, an unknown target, a missing cell, a cell that does not fit its
             column, too many columns or categories.
     """
-    cells = _read_cells(Path(path))
+    cells = _read_cells(Path(path), max_bytes)
     if target not in cells.columns:
         listed = ", ".join(cells.columns[:20]) + (", …" if cells.width > 20 else "")
         raise DatasetError(
@@ -71,9 +73,10 @@ def read_csv(path: Path | str, *, target: str, max_bytes: int = MAX_DECODED_BYTE
     return Table(inputs, labels, columns)
 
 
-def _read_cells(path: Path) -> pl.DataFrame:
+def _read_cells(path: Path, max_bytes: int) -> pl.DataFrame:
     """All cells as stripped text under the header's names, none missing."""
     _check_bytes(path)
+    _check_lines(path, max_bytes)
     try:
         rows = pl.read_csv(path, has_header=False, infer_schema=False, glob=False)
     except pl.exceptions.PolarsError as error:
@@ -125,6 +128,32 @@ def _check_bytes(path: Path) -> None:
         raise DatasetError("the name of a column holds a line break: rename it", "#/file")
 
 
+def _check_lines(path: Path, max_bytes: int) -> None:
+    """Refuses, before they are cells, rows that are too long or too many: an empty cell is one byte in the file and forty in memory."""
+    num_lines = since_line_break = num_columns = 0
+    for chunk in _chunks(path):
+        num_columns = num_columns or 1 + chunk.partition(b"\n")[0].count(b",")
+        first = chunk.find(b"\n")
+        longest = since_line_break + (len(chunk) if first < 0 else first)
+        if longest > MAX_LINE_BYTES:
+            raise DatasetError(
+                f"row {num_lines} must take at most {MAX_LINE_BYTES} bytes, got {longest} or more: check its quotes", "#/file"
+            )
+        since_line_break = longest if first < 0 else len(chunk) - 1 - chunk.rfind(b"\n")
+        num_lines += chunk.count(b"\n")
+    num_cells = num_columns * max(0, num_lines - 1)  # without the header, and perhaps without a last line that has no end
+    if 4 * (num_cells - num_lines) > max_bytes:  # without the target
+        raise DatasetError(
+            f"the encoded table must take at most {max_bytes} bytes, got {num_cells} cells of 4 bytes: drop rows or columns", "#/file"
+        )
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(MAX_HEADER_BYTES):
+            yield chunk
+
+
 def _column_names(header: Sequence[str | None]) -> list[str]:
     names = [name or "" for name in header]
     if all(_is_number(name) for name in names):
@@ -135,7 +164,7 @@ def _column_names(header: Sequence[str | None]) -> list[str]:
                 f"the name of column {index + 1} must have 1 to {MAX_NAME_CHARACTERS} characters, got {len(name)}: rename it", "#/file"
             )
     if len(set(names)) < len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        twice = Counter(names).most_common(1)[0][0]
         raise DatasetError(f"the first line names the column {twice!r} twice: rename one", "#/file")
     return names
 

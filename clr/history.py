@@ -11,6 +11,12 @@ Row = list[float | None]
 
 COLUMNS = ("step", "epoch", "cycle", "learning_rate", "train_loss")
 
+GROWTH = 100
+"""While the length of a run is unknown, a row stands for one step, or for one in so many of the steps before it."""
+
+OPEN_SHARE = 2
+"""One in so many points may be used up while the length is unknown."""
+
 
 class Step(Protocol):
     """What a history reads from a step report."""
@@ -30,15 +36,16 @@ class Step(Protocol):
 class History:
     """Averages the mini-batch losses between the points of an even grid over the steps; the last step is always a point.
 
-    When the run gets another length, the points that are left are spread evenly over the steps that are left. Means stay on the
-    device until someone reads them, so recording never waits for it.
+    A run whose length is still to be found (``num_steps`` None) begins with a row a step, later ones further apart. When the run gets
+    a length, or another one, the points that are left are spread evenly over the steps that are left. Means stay on the device until
+    someone reads them, so recording never waits for it.
     """
 
-    def __init__(self, num_steps: int, max_points: int = 1000) -> None:
+    def __init__(self, num_steps: int | None, max_points: int = 1000) -> None:
         self._num_steps = num_steps
         self._max_points = max_points
         self._grid_start = 0
-        self._grid_points = min(max_points, num_steps)
+        self._grid_points = 0 if num_steps is None else min(max_points, num_steps)
         self._rows: list[Row] = []
         self._unread: list[tuple[list[float], Tensor]] = []
         self._sum: Tensor | None = None
@@ -59,7 +66,7 @@ class History:
         loss = report.loss.double()
         self._sum = loss if self._sum is None else self._sum + loss
         self._count += 1
-        if self._points_until(report.step) > self._points_until(report.step - 1):
+        if self._ends_row(report.step):
             self._unread.append(([report.step, report.epoch, report.cycle, report.learning_rate], self._sum / self._count))
             self._sum, self._count = None, 0
 
@@ -69,12 +76,18 @@ class History:
         self._num_steps, self._grid_start = num_steps, step
         self._grid_points = min(points, num_steps - step)
 
+    def extend(self, step: int, num_steps: int) -> None:
+        """Lays out the longer curve of a run that has got more steps: these get as many points as the others had."""
+        assert self._num_steps is not None, "only a run of a known length is extended"
+        self._max_points = self._max_points * num_steps // self._num_steps
+        self.replan(step, num_steps)
+
     def rewind(self, step: int) -> None:
         """Forgets all that came after ``step``, to which the run has gone back; what is left counts as handed out."""
         self._rows = [row for row in self.rows if (row[0] or 0) <= step]
         self._sum, self._count = None, 0
         self._num_handed_out = len(self._rows)
-        if step < self._grid_start:
+        if self._num_steps is not None and step < self._grid_start:
             self.replan(step, self._num_steps)
 
     def new_rows(self) -> list[Row]:
@@ -109,5 +122,11 @@ class History:
             history._sum = torch.tensor(total, dtype=torch.float64, device=device)
         return history
 
-    def _points_until(self, step: int) -> int:
-        return (step - self._grid_start) * self._grid_points // (self._num_steps - self._grid_start)
+    def _ends_row(self, step: int) -> bool:
+        if self._num_steps is None:
+            has_room = len(self._rows) + len(self._unread) < max(1, self._max_points // OPEN_SHARE)
+            return has_room and self._count >= step // GROWTH
+        return self._points_until(step, self._num_steps) > self._points_until(step - 1, self._num_steps)
+
+    def _points_until(self, step: int, num_steps: int) -> int:
+        return (step - self._grid_start) * self._grid_points // (num_steps - self._grid_start)

@@ -4,6 +4,7 @@ Format: NumPy Enhancement Proposal 1. A shape must account for exactly the bytes
 for 32 GiB is refused before anything is allocated.
 """
 
+import io
 import math
 import re
 import zipfile
@@ -22,6 +23,7 @@ MAX_DIMENSIONS = 8
 MAX_TEXT_CHARACTERS = 1024
 MAX_DECODED_BYTES = 8 << 30
 MAX_INFLATION_RATIO = 100
+MAX_READ_BYTES = 1 << 20
 RATIO_FREE_BYTES = 1 << 20
 """Members below this size may inflate by any ratio: a small array of zeros does."""
 
@@ -68,11 +70,25 @@ def read_npz(path: Path | str, *, names: Collection[str], max_bytes: int = MAX_D
             a member that ``read_npy`` would refuse.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _BoundedReader(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
             members = _members(archive, names, Path(path).stat().st_size, max_bytes)
             return {name: _read_member(archive, member, name) for name, member in members.items()}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError, OSError) as error:
         raise NpyError(f"the file is not a readable npz archive ({error}): write it with numpy.savez or numpy.savez_compressed") from error
+
+
+class _BoundedReader(io.BufferedReader):
+    """A file that gives at most a mebibyte at a time.
+
+    zipfile takes the whole directory of an archive in one go, with about half a kilobyte of memory for each of what may be millions of
+    members; numpy's archives have a directory of some hundred bytes.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file, unless too much is asked for."""
+        if size is not None and size > MAX_READ_BYTES:
+            raise NpyError(f"the archive's directory must take at most {MAX_READ_BYTES} bytes, got {size}: write it with numpy.savez")
+        return super().read(size)
 
 
 def _parse_header(prefix: bytes) -> NpyHeader:
@@ -178,7 +194,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -
 def _fill(stream: IO[bytes], buffer: memoryview) -> None:
     """Reads until ``buffer`` is full."""
     while buffer:
-        count = stream.readinto(buffer[: 1 << 20])  # type: ignore[attr-defined]  # ZipExtFile has it, IO[bytes] does not
+        count = stream.readinto(buffer[:MAX_READ_BYTES])  # type: ignore[attr-defined]  # ZipExtFile has it, IO[bytes] does not
         if not count:
             raise NpyError(f"the data ends {len(buffer)} bytes early: the file was cut short; write it again")
         buffer = buffer[count:]

@@ -16,6 +16,7 @@ from typing import Literal
 
 import torch
 
+from clr.batch_sizes import largest_fitting
 from clr.config import RangeTestConfig
 from clr.datasets import Dataset
 from clr.plans import Plan, resolve, run_plan
@@ -97,7 +98,7 @@ def range_test_plan(config: RangeTestConfig, dataset: Dataset) -> Plan:
     if plan.steps_per_epoch < 2:
         raise RangeTestError(
             f"the {plan.num_train_rows} training rows fill one batch of {config.batch_size}: every step would see the same rows; "
-            f"set batch_size to {max(1, plan.num_train_rows // 8)} or less"
+            f"set batch_size to {largest_fitting(plan.num_train_rows)} or less"
         )
     return plan
 

@@ -232,12 +232,12 @@ def _notes(
     is_regression = any("rmse" in one.metrics for one in found)
     notes = ["all runs share one split of the rows, so intervals are about seeds and not about other data"]
     if len(config.seeds) == 1:
-        notes.append("one seed gives no interval: add seeds")
+        notes = ["one seed gives no interval: add seeds"]
     if is_regression:
         notes.append("error, nll, ece, brier, calibrated_nll, temperature and deep-ensemble equivalents are null: they need classes")
     elif Arm.INDEPENDENT in arms:
         notes.append(
-            f"the ensembles of arm independent are windows of {config.cycles} in a row of {config.cycles + len(config.seeds) - 1} "
+            f"the ensembles of arm independent are each {config.cycles} neighbours among {config.cycles + len(config.seeds) - 1} "
             "networks: they overlap, so the arm's intervals are too narrow; its budget is that of all its networks"
         )
         if not has_curve:
@@ -250,6 +250,7 @@ def _notes(
         failed = sum(value is None for value in report.num_members)
         if failed:
             notes.append(f"arm {report.arm}: {failed} of {len(config.seeds)} seeds have no value, since a run failed")
-        if any(one.is_temperature_at_bound for one in measured[report.arm] if one is not None):
-            notes.append(f"arm {report.arm}: a temperature ended at the bound of its search, so calibrated_nll says little")
+    at_bound = [arm for arm in arms if any(one.is_temperature_at_bound for one in measured[arm] if one is not None)]
+    if at_bound:
+        notes.append(f"calibrated_nll says little of {', '.join(at_bound)}: a temperature ended at the bound of its search")
     return notes

@@ -7,6 +7,7 @@ equal content must give equal bytes. A file appears under its name only when it 
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], document: Mapp
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        safetensors.torch.save_file(contiguous, part, metadata={_KEY: text})
+        _save(contiguous, part, text)
         with part.open("rb+") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
@@ -68,6 +69,17 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(document, dict):
         raise TensorFileError(f"{path.name} must hold a JSON object under {_KEY!r}, got {type(document).__name__}")
     return tensors, document
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, text: str) -> None:
+    """Writes the file; what the disk refuses is an ``OSError`` here as everywhere, where safetensors only says so in words."""
+    try:
+        safetensors.torch.save_file(dict(tensors), path, metadata={_KEY: text})
+    except safetensors.SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _sync_directory(directory: Path) -> None:

@@ -9,19 +9,21 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
+from service.authorization import authorized
 from service.capabilities import installed_version
 from service.dependencies import Services
 from service.errors import answer_problem, install_error_handling
 from service.http_protocol import END_STREAMS
 from service.limits import RequestIds, RequestLimits, body_limit_of
+from service.metrics import CountRequests, RequestCounts
 from service.openapi import install_openapi, problem_responses
 from service.origins import OwnPagesOnly, is_loopback
 from service.query_parameters import refuse_undeclared_parameters
-from service.routes import datasets, ensembles, figures, job_outputs, jobs, schedules, snapshots, system
+from service.routes import aliases, api_keys, datasets, ensembles, figures, job_outputs, jobs, schedules, snapshots, system
 from worker.job_store import StoreUnavailable
 from worker.settings import Settings
 
-ROUTE_MODULES = (datasets, schedules, jobs, job_outputs, figures, snapshots, ensembles, system)
+ROUTE_MODULES = (datasets, schedules, jobs, job_outputs, figures, snapshots, ensembles, aliases, api_keys, system)
 
 DESCRIPTION = """Trains one network with cosine annealing and warm restarts, keeps a snapshot at every cycle minimum, and serves the
 averaged prediction of the snapshots. Errors are RFC 9457 problems; every code has a page under /problems/{code}."""
@@ -39,11 +41,13 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         responses=problem_responses(),
-        dependencies=[Depends(refuse_undeclared_parameters)],
+        dependencies=[Depends(authorized), Depends(refuse_undeclared_parameters)],
     )
     app.add_middleware(OwnPagesOnly, is_loopback=is_loopback(settings.host))
     app.add_middleware(RequestLimits, body_limit=body_limit_of(settings))
     app.add_middleware(RequestIds)
+    app.state.request_counts = RequestCounts()
+    app.add_middleware(CountRequests, counts=app.state.request_counts)
     install_error_handling(app)
     app.add_exception_handler(StoreUnavailable, _answer_outage)
     app.add_exception_handler(405, _answer_wrong_method)

@@ -9,8 +9,7 @@ from pydantic import BaseModel
 
 from clr.builtins import builtin_names
 from clr.config import ModelConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
-from service.media import JSON, NPY, OCTETS
-from service.prediction_bodies import DTYPES
+from service.prediction_bodies import CONTENT_TYPES, DTYPES
 from worker.job_requests import REQUESTS
 from worker.settings import Settings
 
@@ -30,7 +29,7 @@ def describe_choices() -> Json:
         "precisions": _choices("precision"),
         "kinds": list(REQUESTS),
         "datasets": {"builtin": list(builtin_names()), "uploads": [".npz", ".csv"]},
-        "predictions": {"content_types": [JSON, NPY, OCTETS], "dtypes": list(DTYPES)},
+        "predictions": {"content_types": list(CONTENT_TYPES), "dtypes": list(DTYPES)},
         "training_request": TrainingConfig.model_json_schema(),
     }
 
@@ -44,6 +43,11 @@ def describe_limits(settings: Settings) -> Json:
         "max_dataset_bytes": settings.dataset_bytes,
         "max_predict_rows": settings.max_predict_rows,
         "max_predict_values": settings.max_predict_values,
+        "max_queued_jobs": settings.max_queued_jobs,
+        "max_tenant_dataset_bytes": settings.max_tenant_dataset_bytes,
+        "max_model_parameters": settings.max_model_parameters,
+        "max_training_bytes": settings.max_training_bytes,
+        "requests_per_second": settings.rate_limit,
     }
 
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from service import cli_data, cli_figures, cli_jobs, cli_machine, cli_processes, cli_range_test, cli_study
+from service import cli_data, cli_figures, cli_jobs, cli_keys, cli_machine, cli_processes, cli_range_test, cli_study, cli_verbs
 
 app = typer.Typer(
     name="snapcycle",
@@ -21,6 +21,7 @@ app.command(rich_help_panel=START)(cli_processes.demo)
 app.command(rich_help_panel=START)(cli_processes.api)
 app.command(rich_help_panel=START)(cli_processes.worker)
 app.command(rich_help_panel=START)(cli_machine.doctor)
+app.add_typer(cli_keys.keys, name="keys", rich_help_panel=START)
 
 app.add_typer(cli_data.datasets, name="datasets", rich_help_panel=TRAIN)
 app.command(rich_help_panel=TRAIN)(cli_jobs.train)
@@ -33,6 +34,9 @@ app.command(rich_help_panel=TRAIN)(cli_jobs.show)
 app.command(rich_help_panel=TRAIN)(cli_jobs.follow)
 app.command(rich_help_panel=TRAIN)(cli_jobs.stop)
 app.command(rich_help_panel=TRAIN)(cli_jobs.cancel)
+app.command(rich_help_panel=TRAIN)(cli_verbs.pause)
+app.command(rich_help_panel=TRAIN)(cli_verbs.resume)
+app.command(rich_help_panel=TRAIN)(cli_verbs.extend)
 app.command(rich_help_panel=TRAIN)(cli_data.snapshots)
 app.command(rich_help_panel=TRAIN)(cli_data.predict)
 

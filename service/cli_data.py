@@ -1,5 +1,6 @@
 """Commands about data and predictions: ``datasets``, ``snapshots``, ``predict``."""
 
+import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,7 @@ def upload_dataset(
         refuse_options(f"is for files, and {file} is none", {"--target": target, "--task": task})
     with connected(url) as client:
         if is_file(file):
+            _require_target(Path(file), target)
             dataset = client.datasets.upload(file, target=target, task=task, name=name)
         else:
             dataset = client.datasets.builtin(file, name=name)
@@ -82,7 +84,11 @@ def snapshots(
 ) -> None:
     """List a job's snapshots, or download their weights."""
     with connected(url) as client:
-        taken = client.jobs.get(job_id).snapshots()
+        job = client.jobs.get(job_id)
+        if job.data["kind"] != "train":
+            remedy = "take one of its runs: snapcycle jobs --runs" if job.data["kind"] == "study" else "snapcycle show has its answer"
+            fail(f"{job.id} is of kind {job.data['kind']} and has no snapshots of its own: {remedy}")
+        taken = job.snapshots()
         if download is not None:
             download.mkdir(parents=True, exist_ok=True)
             for snapshot in taken:
@@ -96,7 +102,7 @@ def snapshots(
 def _ensemble_of(job: "Job") -> "Ensemble[Client]":
     """The job's ensemble; ends the command where it has none."""
     if job.data["kind"] != "train":
-        fail(f"{job.id} is of kind {job.data['kind']} and has no ensemble: take a training job, `snapcycle jobs` lists them")
+        fail(f"{job.id} is of kind {job.data['kind']} and has no ensemble: take a train job, snapcycle jobs --kind train lists them")
     return job.ensemble
 
 
@@ -118,7 +124,7 @@ def predict(
         if output is not None:
             import numpy as np
 
-            np.save(output, ensemble.predict(inputs, version=version))
+            np.save(output, ensemble.predict(inputs, version=version), allow_pickle=False)
             return
         answer = ensemble.explain(inputs, version=version)
     if as_json:
@@ -134,7 +140,9 @@ def dataset_of(client: "Client", data: str, *, target: str | None, keep: bool) -
     Args:
         keep: Whether a dataset that has to be made for this stays.
     """
-    if not is_file(data):
+    if is_file(data):
+        _require_target(Path(data), target)
+    else:
         refuse_options(f"is for .csv files, and {data} is none", {"--target": target})
         if existing := _existing_dataset(client, data):
             yield existing
@@ -153,6 +161,15 @@ def _existing_dataset(client: "Client", data: str) -> str | None:
         return data
     source = {"type": "builtin", "name": data}
     return next((dataset["id"] for dataset in client.datasets.list() if dataset["source"] == source), None)
+
+
+def _require_target(file: Path, target: str | None) -> None:
+    """Ends the command where a table is given without the column to predict."""
+    if target is not None or file.suffix != ".csv":
+        return
+    with file.open(encoding="utf-8", errors="replace", newline="") as text:
+        columns = next(csv.reader(text), [])
+    fail(f"--target is missing: which column is to be predicted? {file.name} has {', '.join(columns) or 'no column'}")
 
 
 def refuse_options(reason: str, options: dict[str, object]) -> None:

@@ -10,6 +10,8 @@ import typer
 from service.cli_landscape import print_landscape
 from service.cli_output import CANCELLED, FAILURE, INTERRUPTED, local_time, print_json, print_snapshots
 from service.cli_range import print_range
+from service.cli_refusals import in_words
+from service.cli_settings import estimate_lines, settings_of
 from service.cli_study_table import print_study
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ def print_job(job: "Job") -> None:
     """Prints a job: what it is, how it stands, and what it has made."""
     data = job.data
     progress = data["progress"]
+    result = job.result() if job.status == "succeeded" else None
     lines = {
         "status": data["status"] + (f" ({data['phase']})" if data["phase"] and not data["terminal"] else ""),
         "reason": data["stop_reason"],
@@ -103,7 +106,9 @@ def print_job(job: "Job") -> None:
         "dataset": data["dataset_id"],
         "kind": data["kind"],
         "parent": data["parent_id"],
-        "model": _model_text(data["config"].get("model")),
+        **settings_of(
+            data["config"], cycles=progress.get("cycles") if data["terminal"] else None, rate_from=data.get("max_lr_from"), result=result
+        ),
         "progress": f"{progress['fraction']:.0%}" + (f", step {progress['step']:,} of {progress['steps']:,}" if progress["steps"] else ""),
         "ensemble": data["ensemble_id"],
         "created": local_time(data["created_at"]),
@@ -113,21 +118,20 @@ def print_job(job: "Job") -> None:
     for label, value in lines.items():
         if value:
             typer.echo(f"  {label:<9} {value}")
-    snapshots = job.snapshots()
+    snapshots = job.snapshots() if data["kind"] == "train" else []
     if snapshots:
         typer.echo()
         print_snapshots(snapshots)
-    if data["kind"] in ANSWERS and job.status == "succeeded":
+    if result is not None and data["kind"] in ANSWERS:
         typer.echo()
-        ANSWERS[data["kind"]](job.result())
+        ANSWERS[data["kind"]](result)
+    elif result is not None and result.get("landscape"):
+        typer.echo()
+        print_landscape(result["landscape"])
     if data["error"]:
         typer.echo(f"\nerror: {data['error']['message']}", err=True)
         if data["error"].get("suggestion"):
             typer.echo(f"  {data['error']['suggestion']}", err=True)
-
-
-def _model_text(model: "Json | None") -> str | None:
-    return None if model is None else " ".join([model["architecture"], *(f"{name}={value}" for name, value in model["params"].items())])
 
 
 def print_plan(plan: "Json", *, as_json: bool) -> None:
@@ -139,10 +143,11 @@ def print_plan(plan: "Json", *, as_json: bool) -> None:
 
 
 def _plan_lines(plan: "Json") -> Iterator[str]:
-    """A dry run in words: sizes, warnings, and what is decided later."""
-    for name, value in plan["estimate"].items():
-        yield f"{name.replace('_', ' '):<16} {f'{value:,}' if isinstance(value, int | float) else value}"
+    """A dry run in words: settings, sizes, warnings, and what is decided later."""
+    settings = settings_of(plan["config"])
+    yield from (f"{label:<16} {value}" for label, value in settings.items())
+    yield from estimate_lines(plan)
     for warning in plan["warnings"]:
-        yield f"warning: {warning}"
+        yield f"warning: {in_words(warning)}"
     for note in plan["notes"]:
-        yield f"note: {note}"
+        yield f"note: {in_words(note)}"

@@ -1,6 +1,7 @@
 """Commands about jobs: ``train``, ``jobs``, ``show``, ``follow``, ``stop``, ``cancel``."""
 
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,8 +9,8 @@ import typer
 
 from service.cli_data import dataset_of, refuse_options
 from service.cli_follow import follow_to_the_end, print_job, print_plan
-from service.cli_output import AsJson, Url, ago, connected, print_json, print_table, score
-from service.cli_requests import number, override, parameters, read_config
+from service.cli_output import AsJson, Url, ago, connected, fail, print_json, print_table, score
+from service.cli_requests import PriorityOption, number, override, parameters, rate, read_config
 
 if TYPE_CHECKING:
     from service.client import Job
@@ -47,9 +48,12 @@ def train(
     seed: Annotated[str | None, typer.Option(metavar="INTEGER", help="Fixes everything that is random.")] = None,
     config: Annotated[Path | None, typer.Option(help="A JSON file with any fields of the request; options win over it.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
-    landscape: Annotated[bool, typer.Option("--landscape", help="Measure the minima after the last cycle, as `evaluate` does.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Show the training until it ends.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    priority: PriorityOption = None,
+    landscape: Annotated[
+        bool, typer.Option("--landscape", metavar="", help="Measure the minima after the last cycle, as `evaluate` does.")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", metavar="", help="Show the training until it ends.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Only say what would run.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,12 +61,13 @@ def train(
     if dry_run:
         refuse_options("has nothing to show beside --dry-run", {"--follow": follow})
     body: Json = {"kind": "train", **({} if config is None else read_config(config))}
-    override(body, {"batch_size": number(batch_size), "seed": number(seed), "name": name, "landscape": landscape or None})
+    override(
+        body, {"batch_size": number(batch_size), "seed": number(seed), "name": name, "priority": priority, "landscape": landscape or None}
+    )
     override(body.setdefault("model", {"architecture": "mlp"}), {"architecture": architecture, "params": parameters(param)})
     override(body, {"budget": None if minutes is None else {"minutes": number(minutes)}})
     numbers = {"min_lr": min_lr, "cycles": cycles, "epochs_per_cycle": epochs_per_cycle, "epochs": epochs}
-    rate = {"from_job": max_lr} if max_lr is not None and max_lr.startswith("job_") else number(max_lr)
-    fields = {"type": schedule, "max_lr": rate, **{option: number(text) for option, text in numbers.items()}}
+    fields = {"type": schedule, "max_lr": rate(max_lr), **{option: number(text) for option, text in numbers.items()}}
     override(body.setdefault("schedule", {"type": "warm_restarts"}), fields)
     with connected(url) as client, dataset_of(client, data, target=target, keep=not dry_run) as dataset_id:
         body["dataset_id"] = dataset_id
@@ -79,33 +84,36 @@ def train(
 
 
 def jobs(
+    *,
     status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only train, range_test, study or evaluate jobs.")] = None,
+    runs: Annotated[bool, typer.Option("--runs", metavar="", help="Also the runs of studies.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Most jobs to list.")] = 20,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, the newest first."""
+    """List jobs, the newest first; --json prints one page of the API, with the runs of studies."""
     with connected(url) as client:
-        page = client.send(_calls().jobs(status=status, limit=limit))
-    if as_json:
-        print_json(page)
-        return
+        listing = _calls().jobs(status=status, kind=kind, limit=limit)
+        if as_json:
+            print_json(client.send(listing))
+            return
+        found = list(islice((job for job in client.pages(listing) if runs or job["parent_id"] is None), limit))
     rows = [
         [
             job["id"],
-            job["name"] or "",
-            job["status"],
-            f"{job['progress']['fraction']:.0%}",
+            " ".join(filter(None, (job["kind"], job["name"]))),
+            job["status"] + (f" {job['progress']['fraction']:.0%}" if job["status"] in ("running", "paused") else ""),
             "" if job["best"] is None else score(job["best"]["metrics"]["validation"]),
             ago(job["created_at"]),
         ]
-        for job in page["data"]
+        for job in found
     ]
-    print_table(rows, "job", "name", "status", ">done", ">best", ">created")
+    print_table(rows, "job", "kind and name", "status", ">best", ">created")
 
 
 def show(job_id: JobId, url: Url = None, as_json: AsJson = False) -> None:
-    """Show one job with its snapshots."""
+    """Show one job: what it is set to, how it stands, its snapshots, and what it has found."""
     with connected(url) as client:
         job = client.jobs.get(job_id)
         if as_json:
@@ -128,19 +136,30 @@ def stop(
 ) -> None:
     """End a job early and keep its snapshots."""
     with connected(url) as client:
-        _print_effect(client.jobs.get(job_id).stop(when.value), as_json=as_json)
+        job = client.jobs.get(job_id)
+        refuse_if_over(job, "stop")
+        _print_effect(job.stop(when.value), as_json=as_json)
 
 
 def cancel(job_id: JobId, url: Url = None, as_json: AsJson = False) -> None:
     """Cancel a job; the snapshots that it has taken stay usable."""
     with connected(url) as client:
-        _print_effect(client.jobs.get(job_id).cancel(), as_json=as_json)
+        job = client.jobs.get(job_id)
+        refuse_if_over(job, "cancel")
+        _print_effect(job.cancel(), as_json=as_json)
 
 
 def _calls() -> Any:
     from service import client_calls
 
     return client_calls
+
+
+def refuse_if_over(job: "Job", verb: str) -> None:
+    """Ends the command where the job has ended by itself; cancelling a cancelled job is no mistake."""
+    if job.data["terminal"] and not (verb == "cancel" and job.status == "cancelled"):
+        ended = {"succeeded": "has already succeeded", "failed": "has failed", "cancelled": "was cancelled"}[job.status]
+        fail(f"{job.id} {ended}: nothing to {verb}")
 
 
 def _print_effect(job: "Job", *, as_json: bool) -> None:

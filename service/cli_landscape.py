@@ -11,27 +11,32 @@ if TYPE_CHECKING:
 
 
 def print_landscape(report: "Json") -> None:
-    """Prints the sharpness of each snapshot, the barriers between them, and what follows in words."""
+    """Prints what to do with the snapshots, the sharpness of each, and the barriers between them; snapshots count from 1."""
+    typer.echo(report["basins"]["advice"])
+    typer.echo()
     sharpness = [
         [
-            str(index),
+            str(number),
             f"{one['step']:,}",
             _number(one["sharpness"]["loss"]),
             _number(one["sharpness"]["rises"]["mean"]),
             _number(one["sharpness"]["rises"]["worst"]),
             _number(one["sharpness"]["eigenvalue"]["value"]) + ("" if one["sharpness"]["eigenvalue"]["is_converged"] else "?"),
         ]
-        for index, one in enumerate(report["snapshots"])
+        for number, one in enumerate(report["snapshots"], start=1)
     ]
     print_table(sharpness, "snapshot", ">step", ">loss", ">mean rise", ">worst rise", ">eigenvalue")
-    typer.echo(f"\nlosses on {report['num_rows']:,} training rows; ? marks an eigenvalue that has not converged")
-    typer.echo(report["rescaling_note"])
+    typer.echo(f"losses on {report['num_rows']:,} training rows")
+    typer.echo("rise: how much the loss grows when the weights are disturbed a little; less is flatter")
+    typer.echo("eigenvalue: the largest curvature, which depends on how weights are scaled: compare by the rises")
+    if any(not one["sharpness"]["eigenvalue"]["is_converged"] for one in report["snapshots"]):
+        typer.echo("?: an eigenvalue that has not converged")
     lines = report["basins"]["lines"]
+    typer.echo()
     if lines:
-        typer.echo()
         rows = [
             [
-                f"{one['first']} - {one['second']}",
+                f"{one['first'] + 1} - {one['second'] + 1}",
                 _number(one["barrier"]),
                 _number(one["threshold"]),
                 "yes" if one["is_one_basin"] else "no",
@@ -39,9 +44,8 @@ def print_landscape(report: "Json") -> None:
             for one in lines
         ]
         print_table(rows, "line", ">barrier", ">threshold", "one basin")
-        typer.echo()
+        typer.echo("barrier: how far the loss rises on the way between two snapshots; below the threshold they share a basin")
     typer.echo(report["basins"]["coverage"])
-    typer.echo(report["basins"]["advice"])
 
 
 def _number(value: float | None) -> str:

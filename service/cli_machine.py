@@ -1,10 +1,12 @@
-"""The command ``doctor``: what this machine has, what is missing and how to get it."""
+"""The command ``doctor``: what this machine has, what is missing and how to get it, and whether the artifact store is whole."""
 
 import os
 import platform
+import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,16 +27,42 @@ class Finding:
     is_needed: bool = True
 
 
-def doctor(url: Url = None, as_json: AsJson = False) -> None:
-    """Check this machine: what is installed, what is missing and how to get it."""
+LEAST_FREE_BYTES = 2**30
+"""Free space below which the disk is reported as nearly full."""
+
+Artifacts = Annotated[str | None, typer.Option("--artifacts", help="The store to verify: a directory or s3://…; default: the settings'.")]
+Repair = Annotated[
+    bool, typer.Option("--repair", help="Move damaged files to the store's quarantine; remove drafts, orphans and half-deleted jobs.")
+]
+
+
+def doctor(url: Url = None, artifacts: Artifacts = None, repair: Repair = False, as_json: AsJson = False) -> None:
+    """Check this machine, and verify every file of the artifact store."""
     settings = read_settings()
-    findings = [_package(), _torch(), _redis(settings), _artifacts(settings), _fashion_mnist(settings), _service(url)]
+    location = artifacts or settings.artifacts_url
+    findings = [_package(), _torch(), _redis(settings), _artifacts(location), _disk(location)]
+    findings += [_fashion_mnist(settings), _service(url)]
+    store = _verified(location, repair=repair) if all(finding.is_fine for finding in findings if finding.subject == "artifacts") else None
+    if store is not None:
+        findings.append(_summary(store))
+    troubles = store["findings"] if store is not None else []
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([asdict(finding) | ({"report": store} if finding.subject == "store" else {}) for finding in findings])
     else:
         for finding in findings:
-            sign = "ok" if finding.is_fine else "MISSING" if finding.is_needed else "-"
+            sign = (
+                "ok"
+                if finding.is_fine
+                else "MISSING"
+                if finding.subject != "store" and finding.is_needed
+                else "LOST"
+                if finding.is_needed
+                else "-"
+            )
             typer.echo(f"{sign:<8} {finding.subject:<14} {finding.detail}")
+        for trouble in troubles:
+            mended = f" ({trouble['mended']})" if trouble["mended"] else ""
+            typer.echo(f"{trouble['trouble']:<12} {trouble['key']}: {trouble['detail']}{mended}")
     if any(finding.is_needed and not finding.is_fine for finding in findings):
         raise typer.Exit(FAILURE)
 
@@ -73,15 +101,43 @@ def _redis(settings: "Settings") -> Finding:
     return Finding("server", not warnings, "; ".join(warnings) or "SNAPCYCLE_REDIS_URL answers and keeps what it is given", is_needed=False)
 
 
-def _artifacts(settings: "Settings") -> Finding:
+def _disk(location: str) -> Finding:
+    """Whether the disk of a local store has room left."""
+    if "://" in location:
+        return Finding("disk", True, "the store is remote", is_needed=False)
+    place = Path(location)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    remedy = "" if free >= LEAST_FREE_BYTES else ": delete jobs or datasets, or add space"
+    return Finding("disk", free >= LEAST_FREE_BYTES, f"{free / 2**30:.1f} GiB free at {place}{remedy}", is_needed=False)
+
+
+def _verified(location: str, *, repair: bool) -> dict[str, Any]:
+    from worker.artifacts import ArtifactStore
+    from worker.store_check import check_store
+
+    report = check_store(ArtifactStore.open(location), repair=repair)
+    return {**asdict(report), "sound": report.is_sound}
+
+
+def _summary(store: dict[str, Any]) -> Finding:
+    size = f"{store['verified_bytes'] / 2**20:.1f} MiB"
+    seen = f"{store['jobs']} jobs, {store['documents']} documents and {store['files']} files ({size}) verified"
+    kinds = [finding["trouble"] for finding in store["findings"]]
+    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)) or "nothing wrong"
+    return Finding("store", store["sound"], f"{seen}: {counted}; {store['in_quarantine']} in quarantine")
+
+
+def _artifacts(location: str) -> Finding:
     """Whether the store can be written and refuses to write a key twice."""
     from worker.artifacts import ArtifactError, ArtifactStore
 
     try:
-        ArtifactStore.open(settings.artifacts_url).probe()
+        ArtifactStore.open(location).probe()
     except ArtifactError as error:
-        return Finding("artifacts", False, f"{settings.artifacts_url}: {error}")
-    return Finding("artifacts", True, settings.artifacts_url)
+        return Finding("artifacts", False, f"{location}: {error}")
+    return Finding("artifacts", True, location)
 
 
 def _fashion_mnist(settings: "Settings") -> Finding:

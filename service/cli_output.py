@@ -21,7 +21,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 Url = Annotated[str | None, typer.Option("--url", help="Where the service is; default SNAPCYCLE_URL or http://127.0.0.1:8000.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 
 
 def fail(message: str, *, status: int = FAILURE) -> NoReturn:
@@ -33,15 +33,18 @@ def fail(message: str, *, status: int = FAILURE) -> NoReturn:
 @contextmanager
 def connected(url: str | None) -> Iterator["Client"]:
     """A client; what it raises ends the command with its message."""
-    from service.client import Client, ClientError
+    from service.cli_refusals import refusal_text
+    from service.client import ApiError, Client, ClientError
 
-    with Client(url) as client:
-        try:
+    try:
+        with Client(url) as client:
             yield client
-        except ClientError as error:
-            fail(str(error))
-        except OSError as error:  # a file that cannot be read or written
-            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except ApiError as error:
+        fail(refusal_text(error))
+    except ClientError as error:
+        fail(str(error))
+    except OSError as error:  # a file that cannot be read or written
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def print_json(value: Any) -> None:
@@ -64,7 +67,7 @@ def table(rows: list[list[str]], *columns: str) -> "Table":
     for title in columns:
         justify: Literal["left", "right"] = "right" if title.startswith(">") else "left"
         # Names and remarks, which stand under no title, give way where the terminal is narrow; ids never do: they are there to be copied.
-        made.add_column(title.removeprefix(">"), justify=justify, no_wrap=title not in ("name", ""))
+        made.add_column(title.removeprefix(">"), justify=justify, no_wrap=title not in ("name", "kind and name", "shows", ""))
     for row in rows:
         made.add_row(*row)
     return made

@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from enum import StrEnum
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +18,9 @@ if TYPE_CHECKING:
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default SNAPCYCLE_HOST or this machine alone.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one; default SNAPCYCLE_PORT or 8000.")]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine although there is no authentication.")]
-ExitWithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True)]
+Insecure = Annotated[bool, typer.Option("--insecure", metavar="", help="Listen beyond this machine although nobody needs an API key.")]
+CLIENT_VARIABLES = ("SNAPCYCLE_URL", "SNAPCYCLE_API_KEY")
+ExitWithParent = Annotated[bool, typer.Option("--exit-with-parent", metavar="", hidden=True)]
 
 
 class DemoDataset(StrEnum):
@@ -38,8 +38,7 @@ def up(
     insecure: Insecure = False,
 ) -> None:
     """Start everything on this machine: server, workers and API. Ctrl-C stops it; running jobs go on at the next start."""
-    settings = read_settings(host=host, port=port, data_dir=data_dir)
-    refuse_open_door(settings.host, is_allowed=insecure)
+    settings = guarded(read_settings(host=host, port=port, data_dir=data_dir), is_insecure=insecure)
     from service.embedded import LaunchError, Stack
 
     stop = threading.Event()
@@ -79,7 +78,7 @@ def api(
     """Run the HTTP API against SNAPCYCLE_REDIS_URL and SNAPCYCLE_ARTIFACTS."""
     settings = read_settings(host=host, port=port)
     if socket_fd is None:  # else the launcher has looked at it
-        refuse_open_door(settings.host, is_allowed=insecure)
+        settings = guarded(settings, is_insecure=insecure)
     need_redis(settings)
     _bind_to_parent(exit_with_parent)
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded; the reason is in worker.trainer_process
@@ -88,14 +87,14 @@ def api(
     import uvicorn
 
     from service.app import create_app
-    from service.http_protocol import BoundedHttpProtocol
+    from service.http_protocol import bounded_http
 
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings),
             host=settings.host,
             port=settings.port,
-            http=BoundedHttpProtocol,
+            http=bounded_http(settings),
             log_config=None,
             access_log=settings.log_level == "DEBUG",
             server_header=False,
@@ -132,7 +131,7 @@ def read_settings(**options: Any) -> "Settings":
     except ValidationError as error:
         fail("\n".join(_wrong_setting(dict(item), options) for item in error.errors()))
     _log_to_stderr(settings.log_level)
-    for sentence in unknown_settings({name: value for name, value in os.environ.items() if name != "SNAPCYCLE_URL"}):
+    for sentence in unknown_settings({name: value for name, value in os.environ.items() if name not in CLIENT_VARIABLES}):
         typer.echo(f"warning: {sentence}", err=True)
     return settings
 
@@ -150,7 +149,11 @@ def _wrong_setting(error: dict[str, Any], options: dict[str, Any]) -> str:
 
 def _log_to_stderr(level: str) -> None:
     """Libraries speak only where something is wrong, unless everything was asked for."""
+    from service.log_secrets import WithoutKeys
+
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(WithoutKeys(handler.formatter))
     if level != "DEBUG":
         for library in ("uvicorn", "celery", "kombu", "httpx2"):
             logging.getLogger(library).setLevel(logging.WARNING)
@@ -164,16 +167,31 @@ def need_redis(settings: "Settings") -> None:
         fail(NO_REDIS)
 
 
-def refuse_open_door(host: str, *, is_allowed: bool) -> None:
-    """Ends the command rather than listen beyond this machine unasked: whoever reaches the port can do everything."""
-    if is_allowed or host == "localhost":
-        return
+def guarded(settings: "Settings", *, is_insecure: bool) -> "Settings":
+    """The settings with which the API may listen: beyond this machine it asks for keys, whatever becomes of the store.
+
+    Ends the command rather than listen there without keys: whoever reaches the port could do everything.
+    """
+    from service.api_keys import KeyStore, PepperError
+    from service.origins import is_loopback
+    from worker.artifacts import ArtifactError, ArtifactStore
+
+    if is_insecure or is_loopback(settings.host):
+        return settings
+    reached = f"{settings.host} can be reached from other machines"
+    if settings.auth == "off":
+        fail(f"{reached}, and SNAPCYCLE_AUTH is off: listen on 127.0.0.1, set it to auto, or add --insecure")
     try:
-        is_loopback = ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        fail(f"{host} can be reached from other machines, and there is no authentication: listen on 127.0.0.1, or add --insecure")
+        store = KeyStore.open(settings, ArtifactStore.open(settings.artifacts_url))
+        is_any_valid = any(key.why_unusable_now() is None and store.is_of_this_pepper(key) for key in store.read_all().values())
+    except (ArtifactError, PepperError) as error:
+        fail(str(error))
+    if not is_any_valid:
+        fail(
+            f"{reached}, and there is no API key: make one with `snapcycle keys create --scope read,predict,train,admin`, "
+            "listen on 127.0.0.1, or add --insecure"
+        )
+    return settings.model_copy(update={"auth": "on"})
 
 
 def _bind_to_parent(exit_with_parent: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 from service.cli_data import dataset_of, refuse_options
 from service.cli_follow import plan_or_answer
 from service.cli_output import AsJson, Url, connected
-from service.cli_requests import number, override, parameters, read_config
+from service.cli_requests import PriorityOption, number, override, parameters, read_config
 
 if TYPE_CHECKING:
     from service.client_core import Json
@@ -29,8 +29,11 @@ def range_test(
     seed: Annotated[str | None, typer.Option(metavar="INTEGER", help="Fixes everything that is random.")] = None,
     config: Annotated[Path | None, typer.Option(help="A JSON file with any fields of the request; options win over it.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
-    submit_only: Annotated[bool, typer.Option("--submit-only", help="Don't wait for the answer; `snapcycle show` has it later.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    priority: PriorityOption = None,
+    submit_only: Annotated[
+        bool, typer.Option("--submit-only", metavar="", help="Don't wait for the answer; `snapcycle show` has it later.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Only say what would run.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +42,16 @@ def range_test(
         refuse_options("has nothing to submit beside --dry-run", {"--submit-only": submit_only})
     body: Json = {} if config is None else read_config(config)
     numbers = {"start_lr": start_lr, "end_lr": end_lr, "num_rates": num_rates, "repeats": repeats, "batch_size": batch_size, "seed": seed}
-    override(body, {"kind": "range_test", "sweep": sweep, "name": name, **{option: number(text) for option, text in numbers.items()}})
+    override(
+        body,
+        {
+            "kind": "range_test",
+            "sweep": sweep,
+            "name": name,
+            "priority": priority,
+            **{option: number(text) for option, text in numbers.items()},
+        },
+    )
     override(body.setdefault("model", {"architecture": "mlp"}), {"architecture": architecture, "params": parameters(param)})
     with connected(url) as client, dataset_of(client, data, target=target, keep=not dry_run) as dataset_id:
         body["dataset_id"] = dataset_id

@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from service.cli_output import fail
 
 if TYPE_CHECKING:
     from service.client_core import Json
+
+
+PriorityOption = Annotated[str | None, typer.Option("--priority", help="low, normal or high: jobs of a higher priority are taken first.")]
 
 
 def override(document: "Json", fields: "Json") -> None:
@@ -30,6 +33,11 @@ def number(text: str | None) -> int | float | str | None:
             continue
         return value if math.isfinite(value) else text
     return text
+
+
+def rate(text: str | None) -> "int | float | str | Json | None":
+    """An option's learning rate: a number, ``auto``, or a range test's id."""
+    return {"from_job": text} if text is not None and text.startswith("job_") else number(text)
 
 
 def numbers_of(text: str | None) -> list[int | float | str | None] | None:
@@ -57,7 +65,9 @@ def read_config(path: Path) -> "Json":
     """The fields of a request from a file; ends the command where it holds none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        fail(f"{path}: {error.strerror}")
+    except ValueError as error:
         fail(f"{path} cannot be read as JSON: {error}")
     if not isinstance(document, dict):
         fail(f"{path} must hold a JSON object, got {type(document).__name__}")

@@ -44,6 +44,7 @@ class Client:
 
     Args:
         url: Where the service is. None: ``SNAPCYCLE_URL``, else http://127.0.0.1:8000.
+        api_key: sk_…, where the service asks for one. None: ``SNAPCYCLE_API_KEY``. It is sent to this host alone and never shown.
         timeout_seconds: Longest silence of the service within one answer.
         max_retries: Tries after the first where the service is away (connection refused, 429, 503).
         transport: Replaces the network, for tests.
@@ -53,13 +54,14 @@ class Client:
         self,
         url: str | None = None,
         *,
+        api_key: str | None = None,
         timeout_seconds: float = 60.0,
         max_retries: int = 4,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = service_url(url)
         self.max_retries = max_retries
-        self.http = httpx2.Client(**http_options(self.url, timeout_seconds=timeout_seconds), transport=transport)
+        self.http = httpx2.Client(**http_options(self.url, timeout_seconds=timeout_seconds, api_key=api_key), transport=transport)
         self.datasets = Datasets(self)
         self.schedules = Schedules(self)
         self.jobs = Jobs(self)
@@ -118,13 +120,14 @@ class AsyncClient:
         self,
         url: str | None = None,
         *,
+        api_key: str | None = None,
         timeout_seconds: float = 60.0,
         max_retries: int = 4,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = service_url(url)
         self.max_retries = max_retries
-        self.http = httpx2.AsyncClient(**http_options(self.url, timeout_seconds=timeout_seconds), transport=transport)
+        self.http = httpx2.AsyncClient(**http_options(self.url, timeout_seconds=timeout_seconds, api_key=api_key), transport=transport)
         self.datasets = Datasets(self)
         self.schedules = Schedules(self)
         self.jobs = Jobs(self)

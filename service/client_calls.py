@@ -156,9 +156,9 @@ def job(job_id: str) -> Call[Json]:
     return _get(f"/v1/jobs/{job_id}")
 
 
-def jobs(*, status: str | None = None, limit: int = 100) -> Call[Json]:
+def jobs(*, status: str | None = None, kind: str | None = None, limit: int = 100) -> Call[Json]:
     """The first page of the jobs, the newest first."""
-    return _get("/v1/jobs", status=status, limit=limit)
+    return _get("/v1/jobs", status=status, kind=kind, limit=limit)
 
 
 def stop(job_id: str, when: Literal["now", "cycle_end"] = "now") -> Call[Json]:
@@ -169,6 +169,21 @@ def stop(job_id: str, when: Literal["now", "cycle_end"] = "now") -> Call[Json]:
 def cancel(job_id: str) -> Call[Json]:
     """Ends the job as ``cancelled``; its snapshots stay usable."""
     return _post(f"/v1/jobs/{job_id}/cancel")
+
+
+def pause(job_id: str) -> Call[Json]:
+    """Has the job rest, with a checkpoint, until it is resumed."""
+    return _post(f"/v1/jobs/{job_id}/pause")
+
+
+def resume(job_id: str) -> Call[Json]:
+    """Queues a paused job again; it goes on bit for bit where it was."""
+    return _post(f"/v1/jobs/{job_id}/resume")
+
+
+def extend(job_id: str, cycles: int) -> Call[Json]:
+    """Appends cycles to a training that runs or has succeeded; its ensemble grows."""
+    return _post(f"/v1/jobs/{job_id}/extend", {"cycles": cycles})
 
 
 def delete_job(job_id: str) -> Call[None]:
@@ -214,6 +229,26 @@ def download(snapshot_id: str, path: Path | str) -> Call[Path]:
 def create_ensemble(members: Sequence[str]) -> Call[Json]:
     """Makes an ensemble of chosen snapshots."""
     return _post("/v1/ensembles", {"members": list(members)})
+
+
+def alias(name: str) -> Call[Json]:
+    """Where a name points, and where it pointed before."""
+    return _get(f"/v1/aliases/{name}")
+
+
+def aliases() -> Call[Json]:
+    """All aliases."""
+    return _get("/v1/aliases")
+
+
+def point_alias(name: str, ensemble_id: str) -> Call[Json]:
+    """Has a name stand for this ensemble, in every path that takes an ensemble's id."""
+    return Call(method="PUT", path=f"/v1/aliases/{name}", read=read_json, json={"ensemble_id": ensemble_id})
+
+
+def delete_alias(name: str) -> Call[None]:
+    """Has a name stand for nothing any more."""
+    return _delete(f"/v1/aliases/{name}")
 
 
 def ensemble(ensemble_id: str) -> Call[Json]:

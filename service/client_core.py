@@ -136,6 +136,8 @@ def seconds_before_retry(call: Call[Any], attempt: int, outcome: httpx2.Response
     """How long to wait before sending ``call`` again after try number ``attempt`` (from 0); None: the outcome is final."""
     pause: float = min(5.0, 0.1 * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311  (spreads tries, hides nothing)
     match outcome:
+        case httpx2.Response(status_code=429) if b'"quota_exceeded"' in outcome.content:
+            return None  # it takes more than patience
         case httpx2.Response(status_code=429 | 503):
             asked: str = outcome.headers.get("Retry-After", "")
             return min(float(asked), MAX_PAUSE_SECONDS) if asked.isdecimal() else pause
@@ -152,14 +154,28 @@ def service_url(url: str | None) -> str:
     return (url or os.environ.get("SNAPCYCLE_URL") or DEFAULT_URL).rstrip("/")
 
 
-def http_options(url: str, *, timeout_seconds: float) -> dict[str, Any]:
-    """The arguments that both of ``httpx2``'s clients are made with."""
+def service_key(api_key: str | None) -> str | None:
+    """The API key: the argument, else ``SNAPCYCLE_API_KEY``, else none.
+
+    Raises:
+        ClientError: It cannot stand in a header. Nothing of it is repeated.
+    """
+    key = (api_key or os.environ.get("SNAPCYCLE_API_KEY") or "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ClientError("an API key has the form sk_…, letters, digits, _ and - alone: see SNAPCYCLE_API_KEY and api_key=")
+    return key or None
+
+
+def http_options(url: str, *, timeout_seconds: float, api_key: str | None) -> dict[str, Any]:
+    """The arguments that both of ``httpx2``'s clients are made with. A redirect to another host gets no key."""
+    key = service_key(api_key)
     is_local = httpx2.URL(url).host in ("127.0.0.1", "localhost", "::1")
     return {
         "base_url": url,
         "timeout": httpx2.Timeout(timeout_seconds, connect=5.0),
         "trust_env": not is_local,  # a proxy leads nowhere from this machine to itself
         "follow_redirects": True,
+        "headers": {"Authorization": f"Bearer {key}"} if key else {},
     }
 
 

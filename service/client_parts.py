@@ -47,9 +47,13 @@ class Ensembles(Part[C]):
     """``client.ensembles``."""
 
     create = Method(calls.create_ensemble)
+    alias = Method(calls.alias)
+    aliases = Method(calls.aliases)
+    point_alias = Method(calls.point_alias)
+    delete_alias = Method(calls.delete_alias)
 
     def get(self, ensemble_id: str) -> "Ensemble[C]":
-        """The ensemble of that id; asks nothing yet."""
+        """The ensemble of that id or alias; asks nothing yet."""
         return Ensemble(self.client, ensemble_id)
 
 

@@ -1,135 +1,90 @@
 """What the routes need, opened once for the life of the application."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
-from clr.datasets import Dataset, load_dataset
+from service.api_keys import KeyStore
+from service.authorization import Door, PrincipalDep
+from service.dataset_cache import DatasetCache
 from service.ensembles import EnsembleDirectory
 from service.events import EventHub
+from service.key_ring import KeyRing
+from service.memory_pressure import MemoryGauge
+from service.outage import Outage
 from service.predictor import Predictor
+from service.rate_limits import RateLimits
+from service.tenants import DatasetOwners, TenantDatasets, TenantJobStore
 from service.uploads import remove_abandoned_uploads
+from worker import failpoints
 from worker.artifacts import ArtifactStore
 from worker.celery_app import create_celery, publish
-from worker.dataset_store import dataset_path, get_dataset
-from worker.job_store import JobStore, StoreUnavailable, connect
+from worker.job_store import JobStore, connect
+from worker.jobs import DEFAULT_TENANT
 from worker.reconciler import run_reconciler
 from worker.settings import Settings
 
-KEPT_DATASETS = 8
 PARSERS = 2
 """Datasets that are parsed at a time: each may take several times its file's size in memory."""
 
 
-class DatasetCache:
-    """The latest used datasets, mapped from their files, so that checking a job costs no second load."""
-
-    def __init__(self, artifacts: ArtifactStore) -> None:
-        self._artifacts = artifacts
-        self._lock = threading.Lock()
-        self._load_lock = threading.Lock()
-        self._loaded: OrderedDict[str, Dataset] = OrderedDict()
-
-    def load(self, dataset_id: str) -> Dataset | None:
-        """The dataset of this id; None where there is none."""
-        manifest = get_dataset(self._artifacts, dataset_id)
-        if manifest is None:
-            return None
-        if (found := self._find(dataset_id)) is not None:
-            return found
-        with self._load_lock:
-            if (found := self._find(dataset_id)) is not None:
-                return found
-            dataset = load_dataset(dataset_path(self._artifacts, manifest))
-            with self._lock:
-                self._loaded[dataset_id] = dataset
-                while len(self._loaded) > KEPT_DATASETS:
-                    self._loaded.popitem(last=False)
-            return dataset
-
-    def _find(self, dataset_id: str) -> Dataset | None:
-        with self._lock:
-            if dataset_id in self._loaded:
-                self._loaded.move_to_end(dataset_id)
-            return self._loaded.get(dataset_id)
-
-
-class RecentOutageError(StoreUnavailable):
-    """The job store was away just now, and another request is asking whether it is back."""
-
-
-class Outage:
-    """Remembers that the job store was away, and lets one request at a time ask whether it is back.
-
-    A call to a frozen server takes two seconds, and there are 40 threads for all requests: without this memory the 400th
-    request of a burst would wait for nine others, one after the other.
-    """
-
-    def __init__(self, store: JobStore) -> None:
-        self._store = store
-        self._is_away = False
-        self._asking = threading.Lock()
-
-    def notice(self) -> None:
-        """Records that a call has failed."""
-        self._is_away = True
-
-    def check(self) -> None:
-        """Returns at once where the job store was not away, or is back.
-
-        Raises:
-            StoreUnavailable: It is away.
-        """
-        if not self._is_away:
-            return
-        if not self._asking.acquire(blocking=False):
-            raise RecentOutageError("Redis was away just now: repeat the request")
-        try:
-            self._store.ping()
-            self._is_away = False
-        finally:
-            self._asking.release()
-
-
 @dataclass(frozen=True)
 class Services:
-    """The stores and helpers behind the routes."""
+    """The stores and helpers behind the routes.
+
+    Attributes:
+        tenant: Whose objects ``store``, ``datasets`` and ``ensembles`` have. As opened, ``store`` has everybody's.
+        door: Who gets in.
+    """
 
     settings: Settings
+    tenant: str
+    door: Door
     store: JobStore
     artifacts: ArtifactStore
     hub: EventHub
     predictor: Predictor
-    datasets: DatasetCache
+    datasets: TenantDatasets
+    datasets_of: Callable[[str], TenantDatasets]
     ensembles: EnsembleDirectory
     publish: Callable[[str], object]
     outage: Outage
+    memory: MemoryGauge
     parsing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PARSERS))
+    _views: dict[str, "Services"] = field(default_factory=dict)
     _closing: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
         """Opens everything and starts the event reader and the reconciler. Redis may be away: it is asked when it is needed."""
+        failpoints.arm(settings.failpoints)
         remove_abandoned_uploads(settings.staging_dir)
         store = JobStore(connect(settings))
         artifacts = ArtifactStore.open(settings.artifacts_url)
+        ring = KeyRing(KeyStore.open(settings, artifacts))
+        datasets_of = partial(TenantDatasets, artifacts, DatasetCache(artifacts), DatasetOwners(artifacts))
         services = cls(
             settings=settings,
+            tenant=DEFAULT_TENANT,
+            door=Door(ring, auth=settings.auth, limits=RateLimits(rate=settings.rate_limit, burst=settings.rate_burst)),
             store=store,
             artifacts=artifacts,
             hub=EventHub(store),
             predictor=Predictor(artifacts),
-            datasets=DatasetCache(artifacts),
+            datasets=datasets_of(DEFAULT_TENANT),
+            datasets_of=datasets_of,
             ensembles=EnsembleDirectory(store, artifacts),
             publish=partial(publish, create_celery(settings)),
             outage=Outage(store),
+            memory=MemoryGauge(store),
         )
+        ring.start()
+        services.memory.start()
         services.hub.start()
         threading.Thread(
             target=run_reconciler,
@@ -140,17 +95,29 @@ class Services:
         ).start()
         return services
 
+    def seen_by(self, tenant: str) -> "Services":
+        """The services with this tenant's objects alone."""
+        view = self._views.get(tenant)
+        if view is None:
+            store = TenantJobStore(self.store, tenant)
+            ensembles = EnsembleDirectory(store, self.artifacts, tenant=tenant)
+            view = replace(self, tenant=tenant, store=store, datasets=self.datasets_of(tenant), ensembles=ensembles)
+            self._views[tenant] = view
+        return view
+
     def close(self) -> None:
         """Ends the threads."""
         self._closing.set()
+        self.door.ring.close()
+        self.memory.close()
         self.hub.close()
         self.predictor.close()
 
 
-async def get_services(request: Request) -> Services:
-    """The services of the application that handles the request."""
+async def get_services(request: Request, principal: PrincipalDep) -> Services:
+    """The services of the application that handles the request, with the objects of its sender alone."""
     services: Services = request.app.state.services
-    return services
+    return services.seen_by(principal.tenant)
 
 
 def get_store(services: Annotated[Services, Depends(get_services)]) -> JobStore:

@@ -13,11 +13,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Self
 
 from worker.job_store import JobStore, StoreUnavailable, connect
@@ -32,6 +32,8 @@ STEADY_SECONDS = 30.0
 """A process that lived this long begins anew with quick restarts."""
 API_STOP_SECONDS = 10.0
 MAX_BACKLOG = 1024
+SECRETS = {"key_pepper"}
+"""Settings that only the API gets."""
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -111,7 +113,7 @@ class Stack:
         self._log = log
         self._socket = _listen(settings.host, settings.port)
         self._environment = child_environment(self.settings, num_workers=num_workers)
-        self.api = Child("api", lambda: self._spawn("api", "--socket-fd", str(self._socket.fileno())))
+        self.api = Child("api", self._spawn_api)
         self.workers = [Child(f"worker {i + 1}", lambda: self._spawn("worker")) for i in range(num_workers)]
         self._server_retry_at = 0.0
 
@@ -194,12 +196,12 @@ class Stack:
             for child in (self.api, *self.workers):
                 if child.has_died():
                     raise LaunchError(f"{child.name} did not start: its messages say why")
-            if self._answers_ready():
+            if self.answers_ready():
                 return
             time.sleep(0.02)
         raise LaunchError(f"the API did not get ready within {START_SECONDS:.0f} s: its messages say why")
 
-    def _answers_ready(self) -> bool:
+    def answers_ready(self) -> bool:
         """Whether ``/readyz`` says 200; a connection made too early waits in the socket's queue."""
         host, port = self.url.removeprefix("http://").rsplit(":", 1)
         connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=1)
@@ -211,22 +213,27 @@ class Stack:
         finally:
             connection.close()
 
-    def _spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def _spawn_api(self) -> subprocess.Popen[bytes]:
+        pepper = self.settings.key_pepper
+        secrets = {f"{PREFIX}KEY_PEPPER": pepper.get_secret_value()} if pepper else {}
+        return self._spawn("api", "--socket-fd", str(self._socket.fileno()), secrets=secrets)
+
+    def _spawn(self, *arguments: str, secrets: Mapping[str, str] = MappingProxyType({})) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "service.cli", *arguments, "--exit-with-parent"],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
-            env=self._environment,
+            env={**self._environment, **secrets},
             pass_fds=(self._socket.fileno(),) if arguments[0] == "api" else (),
             start_new_session=True,  # a Ctrl-C in the terminal comes to the launcher alone
         )
 
 
 def child_environment(settings: Settings, *, num_workers: int) -> dict[str, str]:
-    """This process's environment with ``settings`` for its own, and the cores shared among the workers."""
+    """This process's environment with ``settings`` for its own but for SECRETS, and the cores shared among the workers."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    environment |= {PREFIX + name.upper(): str(value) for name, value in settings.model_dump(exclude_none=True).items()}
+    environment |= {PREFIX + name.upper(): str(value) for name, value in settings.model_dump(exclude_none=True, exclude=SECRETS).items()}
     if num_workers > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_workers)))
     if str(_PACKAGE_ROOT) not in site.getsitepackages():  # run from a checkout

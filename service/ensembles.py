@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import Problem
+from worker.aliases import ensemble_of, is_alias
 from worker.artifacts import ArtifactStore
 from worker.ids import is_id, job_id_of_ensemble
 from worker.job_store import JobStore, StoreUnavailable
-from worker.jobs import JobKind, JobRecord
+from worker.jobs import DEFAULT_TENANT, JobKind, JobRecord
 from worker.records import ensemble_key, read_document
 
 REMEMBERED = 1000
@@ -33,8 +34,9 @@ class Members:
 class EnsembleDirectory:
     """Finds the members of ensembles, and remembers them for when Redis is away."""
 
-    def __init__(self, store: JobStore, artifacts: ArtifactStore) -> None:
+    def __init__(self, store: JobStore, artifacts: ArtifactStore, *, tenant: str = DEFAULT_TENANT) -> None:
         self._store = store
+        self._tenant = tenant
         self._artifacts = artifacts
         self._chosen: OrderedDict[str, Members] = OrderedDict()
         self._grown: OrderedDict[str, Members] = OrderedDict()
@@ -45,9 +47,10 @@ class EnsembleDirectory:
         A job's ensemble that was used before answers as it was last seen while Redis is away.
 
         Raises:
-            Problem: No such ensemble or version, or no snapshot yet.
+            Problem: No such ensemble, alias or version, or no snapshot yet.
             StoreUnavailable: Redis is away and the ensemble was not used before.
         """
+        ensemble_id = self.resolve(ensemble_id)
         chosen = self._chosen.get(ensemble_id)
         latest = chosen or self._latest(ensemble_id)
         if version is None or version == latest.version:
@@ -58,16 +61,23 @@ class EnsembleDirectory:
             )
         return _grown(ensemble_id, (*latest.earlier, *latest.snapshots)[:version])
 
+    def resolve(self, name: str) -> str:
+        """The id of the ensemble that an id or an alias stands for; the text itself where it is neither."""
+        if not is_alias(name):
+            return name
+        return ensemble_of(self._artifacts, self._tenant, name) or name
+
     def chosen(self, ensemble_id: str) -> dict[str, Any] | None:
         """The stored document of an ensemble that was put together by hand; None where there is none."""
-        return read_document(self._artifacts, ensemble_key(ensemble_id)) if is_id("ens", ensemble_id) else None
+        stored = read_document(self._artifacts, ensemble_key(ensemble_id)) if is_id("ens", ensemble_id) else None
+        return stored if stored is not None and stored.get("tenant", DEFAULT_TENANT) == self._tenant else None
 
     def _latest(self, ensemble_id: str) -> Members:
         if not is_id("ens", ensemble_id):
             raise unknown_ensemble(ensemble_id)
         job_id = job_id_of_ensemble(ensemble_id)
         try:
-            snapshots = tuple(self._store.snapshots(job_id))
+            snapshots = _without_gap(self._store.snapshots(job_id))
         except StoreUnavailable:
             if ensemble_id in self._grown:
                 return self._grown[ensemble_id]
@@ -79,6 +89,11 @@ class EnsembleDirectory:
         self._grown.pop(ensemble_id, None)
         record = self._store.get(job_id)
         raise unknown_ensemble(ensemble_id) if record is None or record.kind is not JobKind.TRAIN else _not_ready(record)
+
+
+def _without_gap(snapshots: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The snapshots before the first that is lost, which its job will take again: versions count them, and none may be left out."""
+    return tuple(snapshot for index, snapshot in enumerate(snapshots) if snapshot["cycle"] == index)
 
 
 def member_snapshots(snapshots: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
@@ -94,7 +109,7 @@ def _grown(ensemble_id: str, snapshots: tuple[Mapping[str, Any], ...]) -> Member
 
 def unknown_ensemble(ensemble_id: str) -> Problem:
     """The 404 for an ensemble."""
-    return Problem("not_found", f"there is no ensemble {ensemble_id[:64]!r}: a train job names its own as ensemble_id")
+    return Problem("not_found", f"there is no ensemble or alias {ensemble_id[:64]!r}: a train job names its own as ensemble_id")
 
 
 def _not_ready(record: JobRecord) -> Problem:

@@ -1,12 +1,11 @@
-"""Every refusal and failure that the API answers: one table of problems, one table of exceptions, RFC 9457 on the wire.
+"""Every refusal and failure that the API answers: one table of exceptions, RFC 9457 on the wire.
 
 Exceptions: ``Problem`` is the only one that the service itself raises. Errors of ``clr`` and ``worker`` become problems in
-``TRANSLATIONS``, and nowhere else. ``docs/problems.md`` is this module's table, written out.
+``TRANSLATIONS``, and nowhere else.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -18,6 +17,8 @@ from starlette.requests import ClientDisconnect
 
 from clr.errors import DatasetError, EnsembleError, InputError, ModelError, NpyError, SnapshotError
 from clr.schedules import ScheduleError
+from service.problem_kinds import PROBLEMS
+from service.security_headers import SECURITY_HEADERS
 from service.validation import FieldError, parameter_errors
 from worker.artifacts import ArtifactDamaged, ArtifactMissing, ArtifactUnavailable, StoreFull
 from worker.job_store import DatasetGone, DatasetInUse, IdempotencyMismatch, InvalidState, JobMissing, RunInUse, StoreUnavailable
@@ -26,124 +27,6 @@ logger = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 
-
-@dataclass(frozen=True)
-class ProblemKind:
-    """One row of the table: what a code means and what its reader can do."""
-
-    status: int
-    title: str
-    meaning: str
-    remedy: str
-    retry_after_seconds: int | None = None
-
-    @property
-    def retryable(self) -> bool:
-        """Whether the same request can succeed later."""
-        return self.retry_after_seconds is not None
-
-
-PROBLEMS: Mapping[str, ProblemKind] = {
-    "malformed_json": ProblemKind(
-        400,
-        "Body is not JSON",
-        "The body is not one JSON document in UTF-8, or it has NaN or Infinity, a repeated key, half a surrogate pair or too many levels.",
-        "Send RFC 8259 JSON; the detail says where reading stopped.",
-    ),
-    "malformed_body": ProblemKind(
-        400,
-        "Body cannot be read",
-        "A multipart form or npy array is cut off or breaks its format.",
-        "Let a library build the body; the detail says what is wrong.",
-    ),
-    "forbidden": ProblemKind(
-        403,
-        "Not from this page",
-        "A web page of another origin made a browser ask for a change.",
-        "Call the API from a program, or from a page that the service itself serves.",
-    ),
-    "not_found": ProblemKind(404, "Not found", "There is no such path or object.", "Check the id; the list endpoints show what there is."),
-    "method_not_allowed": ProblemKind(
-        405, "Method not allowed", "The path exists, but not for this method.", "Use a method of the Allow header."
-    ),
-    "not_acceptable": ProblemKind(
-        406, "Not acceptable", "No representation has a media type of the Accept header.", "Ask for one of the types in the detail."
-    ),
-    "invalid_state": ProblemKind(
-        409,
-        "Not possible in this state",
-        "The job's status does not allow the action.",
-        "Choose from allowed_actions, or wait for another status.",
-    ),
-    "in_use": ProblemKind(409, "In use", "Jobs still refer to the object.", "Delete the jobs that used_by lists first."),
-    "not_ready": ProblemKind(
-        409, "Not ready yet", "The object exists, but what was asked for is not there yet.", "Follow the job's events and ask again."
-    ),
-    "artifact_lost": ProblemKind(
-        410,
-        "Stored file is lost",
-        "A stored file is missing or no longer has its checksum, so it is not used.",
-        "Restore the artifact store from a backup, or make the object again.",
-    ),
-    "too_large": ProblemKind(
-        413, "Too large", "The body or what it describes is over a limit.", "Send less; GET /v1/capabilities has the limits."
-    ),
-    "uri_too_long": ProblemKind(414, "URL too long", "The path and query are over the limit.", "Shorten the query."),
-    "unsupported_media_type": ProblemKind(
-        415, "Media type not supported", "The Content-Type or Content-Encoding is not one that the path takes.", "Use a type of the detail."
-    ),
-    "range_not_satisfiable": ProblemKind(
-        416, "Range not satisfiable", "The Range starts beyond the end of the file.", "Content-Range has the file's size."
-    ),
-    "misdirected": ProblemKind(
-        421,
-        "Not this host",
-        "The service listens on this machine only, and the Host header names another.",
-        "Use localhost, 127.0.0.1 or [::1].",
-    ),
-    "validation_error": ProblemKind(
-        422,
-        "Request is not valid",
-        "Fields or parameters have wrong names, types or values, or do not fit together.",
-        "Correct what errors lists; each entry names its place.",
-    ),
-    "idempotency_mismatch": ProblemKind(
-        422,
-        "Idempotency-Key was used for another request",
-        "The key belongs to a request with another body.",
-        "Use a new key for a new request.",
-    ),
-    "dataset_invalid": ProblemKind(
-        422, "Dataset is not usable", "The data cannot be trained on.", "Correct the rows or columns of the detail and upload again."
-    ),
-    "shape_mismatch": ProblemKind(
-        422,
-        "Inputs do not fit the ensemble",
-        "The rows have another shape, type or columns than the training data, or hold NaN or infinities.",
-        "Send rows like those of the dataset; GET /v1/ensembles/{id} has the input_shape.",
-    ),
-    "headers_too_large": ProblemKind(
-        431, "Headers too large", "The request's headers are over the limit.", "Send fewer or shorter headers."
-    ),
-    "internal": ProblemKind(500, "Internal error", "A defect of the service.", "Report it with the request_id; the log has the trace."),
-    "backend_unavailable": ProblemKind(
-        503,
-        "Storage is away",
-        "Redis or the artifact store does not answer. What was acknowledged is kept.",
-        "Repeat the request after Retry-After seconds; with an Idempotency-Key that is safe.",
-        retry_after_seconds=2,
-    ),
-    "storage_full": ProblemKind(
-        503, "Storage is full", "The artifact store has no space left.", "Free space, then repeat the request.", retry_after_seconds=60
-    ),
-    "overloaded": ProblemKind(
-        503,
-        "Too many predictions wait",
-        "The queue of predictions is full.",
-        "Repeat the request after Retry-After.",
-        retry_after_seconds=1,
-    ),
-}
 
 _DETAILS = {
     ("not_found", "Not Found"): "there is no such path: GET /openapi.json lists all, /docs shows them",
@@ -262,11 +145,11 @@ def problem_response(scope: Mapping[str, Any], problem: Problem) -> Response:
     }
     if problem.errors:
         document["errors"] = [error.document() for error in problem.errors]
-    headers = {"Cache-Control": "no-store", **problem.headers}
+    headers = {**SECURITY_HEADERS, **problem.headers}  # also where no middleware adds them: an exception goes past all of them
     if request_id is not None:
         headers["X-Request-ID"] = request_id
     if kind.retry_after_seconds is not None:
-        headers["Retry-After"] = str(kind.retry_after_seconds)
+        headers.setdefault("Retry-After", str(kind.retry_after_seconds))
     if problem.code == "internal":
         headers["Connection"] = "close"  # uvicorn closes it after an exception; a client that knows does not reuse it
     return Response(to_json(document), kind.status, headers, PROBLEM_JSON)

@@ -142,8 +142,10 @@ async def follow(hub: EventHub, store: JobStore, job_id: str, after: int) -> Asy
                 await asyncio.sleep(AWAY_SECONDS)
                 continue
             for event in page:
-                yield event
                 after = event.seq
+                if event.type == "end" and await _goes_on(store, job_id, event):
+                    continue
+                yield event
                 if event.type == "end":
                     return
             if len(page) == PAGE_EVENTS:
@@ -181,6 +183,14 @@ async def _page(store: JobStore, job_id: str, after: int) -> Sequence[Event] | N
         return await run_in_threadpool(store.events, job_id, after, PAGE_EVENTS)
     except StoreUnavailable:
         return None
+
+
+async def _goes_on(store: JobStore, job_id: str, end: Event) -> bool:
+    """Whether a job was extended after this end of it, so that its stream has another one."""
+    try:
+        return bool(await run_in_threadpool(store.events, job_id, end.seq, 1))
+    except StoreUnavailable:
+        return False
 
 
 async def _end_behind(store: JobStore, job_id: str, after: int) -> Event | None:

@@ -32,8 +32,8 @@ class JobDocuments:
 
     @property
     def label(self) -> str:
-        """What people call the job."""
-        return str(self.job["name"] or self.job["id"])
+        """What people call the job; the end of its id where it has no name, since those of one hour begin alike."""
+        return str(self.job["name"] or f"job …{self.job['id'][-6:]}")
 
     def part(self, name: str, remedy: str) -> Any:
         """A part of the result.
@@ -42,7 +42,10 @@ class JobDocuments:
             FigureUnavailable: The job goes on, or its result lacks the part; ``remedy`` says how to get it.
         """
         if self.result is None:
-            raise FigureUnavailable(f"{self.job['id']} is {self.job['status']}: this comes with its end")
+            status = self.job["status"]
+            if self.job["terminal"]:
+                raise FigureUnavailable(f"{self.job['id']} is {status} and has left no result")
+            raise FigureUnavailable(f"{self.job['id']} is {status}: this comes with its end")
         if (found := self.result.get(name)) is None:
             raise FigureUnavailable(f"the result of {self.job['id']} has no {name}: {remedy}")
         return found

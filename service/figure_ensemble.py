@@ -63,6 +63,8 @@ def _shown_range(curves: Sequence[dict[str, list[Json]]], measure: str) -> list[
 def _sizes(documents: JobDocuments) -> dict[str, list[Json]]:
     """Metrics on the test rows: ``alone`` of each snapshot, ``first`` of the ensemble as it grew, ``last`` once the job has ended."""
     if not documents.snapshots:
+        if documents.job["terminal"]:
+            raise FigureUnavailable(f"{documents.job['id']} is {documents.job['status']}: it ended before its first snapshot")
         raise FigureUnavailable(f"{documents.job['id']} has no snapshot yet: wait for its first cycle to end")
     found: dict[str, list[Json]] = {"alone": [snapshot["metrics"]["test"] for snapshot in documents.snapshots]}
     if stored := (documents.result or {}).get("ensemble_sizes"):

@@ -9,6 +9,9 @@ from service.figure_style import INTENSITY, axis, figure, line, log_axis, number
 
 Json = dict[str, Any]
 
+MAX_LINES = 10
+"""All pairs of five snapshots; more lines than this hide each other."""
+
 LOG_RATIO = 30.0
 """Losses that span more than this factor are shown on a logarithmic axis: a barrier would flatten all else."""
 
@@ -35,9 +38,11 @@ def interpolation_figure(documents: JobDocuments, against: JobDocuments | None) 
         "xanchor": "left",
         "y": 1,
         "yanchor": "top",
-        "title": {"text": "cycle at λ = 0<br>→ cycle at λ = 1", "font": {"size": 12}},
+        "title": {"text": "snapshot at λ = 0<br>→ at λ = 1", "font": {"size": 12}},
     }
-    subtitle = "straight lines in weight space, batch norm estimated anew at every point; a high bump parts two basins"
+    is_shortened = any(len(report["basins"]["lines"]) > MAX_LINES for report in reports)
+    chosen = ", to the last snapshot" if is_shortened else ""
+    subtitle = f"straight lines in weight space{chosen}, with batch-norm statistics of each point; a high bump parts two basins"
     return figure(data, "Loss between the snapshots", subtitle, legend=legend, **layout)
 
 
@@ -52,9 +57,9 @@ def correlation_figure(documents: JobDocuments, against: JobDocuments | None) ->
     for number, (job, diversity, domain) in enumerate(zip(jobs, found, domains, strict=True), start=1):
         data.append(_matrix(diversity, number=number))
         ticks = {"tickmode": "linear", "dtick": 1, "showgrid": False, "ticks": "", "constrain": "domain"}
-        layout[numbered("xaxis", number)] = axis("snapshot of cycle", domain=domain, anchor=numbered("y", number), **ticks)
+        layout[numbered("xaxis", number)] = axis("snapshot", domain=domain, anchor=numbered("y", number), **ticks)
         layout[numbered("yaxis", number)] = axis(
-            "snapshot of cycle" if number == 1 else "",
+            "snapshot" if number == 1 else "",
             anchor=numbered("x", number),
             autorange="reversed",
             scaleanchor=numbered("x", number),
@@ -85,14 +90,13 @@ def _diversity(documents: JobDocuments) -> Json:
 
 
 def _lines(report: Json, *, number: int, is_first: bool) -> list[Json]:
-    """Those that end at the last snapshot; all that there are where some of these were not measured."""
+    """All that were measured, up to ``MAX_LINES``; else those that end at the last snapshot."""
     lines = report["basins"]["lines"]
     last = len(report["snapshots"]) - 1
-    to_last = [each for each in lines if each["second"] == last]
-    chosen = to_last if len(to_last) == last else lines
+    chosen = lines if len(lines) <= MAX_LINES else [each for each in lines if each["second"] == last]
     traces = []
     for each, colour in zip(chosen, shades(max(1, len(chosen))), strict=True):
-        first, second = each["first"], each["second"]
+        first, second = each["first"] + 1, each["second"] + 1
         barrier = "not finite" if each["barrier"] is None else f"{each['barrier']:.3g}"
         shared = "one basin" if each["is_one_basin"] else "two basins"
         texts = ["" if point["error"] is None else f"<br>error {100 * point['error']:.2f} %" for point in each["points"]]
@@ -129,7 +133,7 @@ def _basins(report: Json) -> str:
 
 def _matrix(diversity: Json, *, number: int) -> Json:
     correlation, disagreement = diversity["correlation"], diversity["disagreement"]
-    names = diversity.get("members") or list(range(len(correlation)))
+    names = [index + 1 for index in diversity.get("members") or range(len(correlation))]
     hover = "snapshots %{y} and %{x}<br>correlation %{z:.4f}"
     trace = {
         "type": "heatmap",

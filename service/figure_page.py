@@ -1,4 +1,4 @@
-"""Figures as a page: with the scripts from the service's own paths, or with everything inside, to be kept as a file.
+"""Figures as a page: with the scripts from the service's own paths, or as files that share one script beside them.
 
 The figures stand in the page as data, not as code, so a policy can forbid every script that the service does not serve itself.
 """
@@ -18,6 +18,8 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Plotly sets styles from its script, and makes its images of a figure as data."""
+
+PLOTLY_FILE = "plotly.min.js"
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:1.5rem auto;padding:0 1rem;color:#1f2328;background:#fff}
 figure{margin:0 0 2.5rem}h1{font-size:1.4rem}p{color:#656d76}"""
@@ -64,9 +66,9 @@ def linked_page(title: str, figures: Mapping[str, Json], *, missing: Mapping[str
     return _page(title, figures, missing, scripts)
 
 
-def standalone_page(title: str, figures: Mapping[str, Json]) -> str:
-    """A page that needs nothing else, 5 MB."""
-    return _page(title, figures, {}, f"<script>{plotly_script()}</script><script>{DRAWING_SCRIPT}</script>")
+def page_beside_script(title: str, figures: Mapping[str, Json]) -> str:
+    """A page that needs ``PLOTLY_FILE`` in its own directory, so that many pages share one script."""
+    return _page(title, figures, {}, f'<script src="{PLOTLY_FILE}"></script><script>{DRAWING_SCRIPT}</script>')
 
 
 def _page(title: str, figures: Mapping[str, Json], missing: Mapping[str, str], scripts: str) -> str:

@@ -81,7 +81,7 @@ def _marks(test: Json) -> tuple[list[Json], list[Json]]:
         band = {"type": "rect", "xref": "x", "yref": "paper", "x0": low, "x1": high, "y0": 0, "y1": 1, "layer": "below"}
         shapes.append(band | {"fillcolor": TERTIARY, "opacity": 0.13, "line": {"width": 0}})
         middle = (math.log10(low) + math.log10(high)) / 2
-        annotations.append(_label(middle, f"range: {low:.2g} to {high:.2g}", TERTIARY, y=0.01) | {"yanchor": "bottom"})
+        annotations.append(_label(middle, f"min_lr {low:.2g} to max_lr {high:.2g}", TERTIARY, y=0.01) | {"yanchor": "bottom"})
     found = sorted((rate, SUGGESTIONS[name]) for name, rate in test["suggestions"].items() if name in SUGGESTIONS)
     for place, (rate, name) in enumerate(found):
         mark = {"type": "line", "xref": "x", "yref": "paper", "x0": rate, "x1": rate, "y0": 0, "y1": 1}

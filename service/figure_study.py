@@ -32,15 +32,15 @@ def study_figure(documents: JobDocuments) -> Json:
     for number, (measure, domain) in enumerate(zip(measures, domains, strict=True), start=1):
         for arm, colour in zip(arms, PALETTE * len(arms), strict=False):
             data += _estimate_traces(arm, measure, colour, number=number)
-        layout[numbered("xaxis", number)] = axis(MEASURES[measure][0], domain=domain, anchor=numbered("y", number), nticks=5)
+        bounds = {"minallowed": 0} | ({"maxallowed": 100} if measure == "error" else {})  # no interval reaches where no value can be
+        layout[numbered("xaxis", number)] = axis(MEASURES[measure][0], domain=domain, anchor=numbered("y", number), nticks=5, **bounds)
         shared = {"type": "category", "categoryorder": "array", "categoryarray": names[::-1], "ticks": "", "griddash": "dot"}
         own = {} if number == 1 else {"showticklabels": False}
         layout[numbered("yaxis", number)] = axis("", anchor=numbered("x", number), range=[-0.6, len(names) - 0.4], **shared, **own)
     result = documents.result or {}
     seeds = len(result["seeds"])
-    subtitle = (
-        f"{documents.label}: {result['epochs']:g} epochs for each arm, {seeds} seed{'s' if seeds > 1 else ''}; mean, 95 % interval, seeds"
-    )
+    budgets = f"{result['epochs']:g} epochs for each arm{_exceptions(arms, result['epochs'])}"
+    subtitle = f"{documents.label}: {budgets}, {seeds} seed{'s' if seeds > 1 else ''}; mean, 95 % interval, seeds"
     return figure(
         data, "Snapshot ensemble and its controls at one budget", subtitle, height=150 + 34 * len(arms), showlegend=False, **layout
     )
@@ -74,6 +74,12 @@ def _arms(documents: JobDocuments) -> list[Json]:
 
 def _name(arm: Json) -> str:
     return str(arm["arm"]).replace("_", " ")
+
+
+def _exceptions(arms: Sequence[Json], epochs: float) -> str:
+    """The arms that used another budget, with what they used."""
+    found = [f"{_name(arm)}: {arm['budget_epochs']:g}" for arm in arms if (arm["budget_epochs"] or epochs) != epochs]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _columns(table: Json) -> dict[str, list[Any]]:

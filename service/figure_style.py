@@ -26,8 +26,8 @@ SHADES = ("#3b0f70", "#31688e", "#1f9e89", "#8fbc3f")
 INTENSITY = ((0.0, "#f4f8fb"), (0.5, "#7fb2d6"), (1.0, "#0b4f7d"))
 """For the cells of a matrix."""
 
-LINE_LENGTH = 120
-"""Characters of a subtitle's line."""
+LINE_LENGTH = 88
+"""Characters of a subtitle's line: what a page of 600 pixels shows."""
 
 
 def figure(data: Sequence[Json], title: str, subtitle: str = "", *, height: int = 480, **layout: Any) -> Json:
@@ -41,7 +41,8 @@ def figure(data: Sequence[Json], title: str, subtitle: str = "", *, height: int 
         "paper_bgcolor": PAPER,
         "plot_bgcolor": PAPER,
         "height": height,
-        "margin": {"l": 76, "r": 28, "t": 60 + 21 * len(lines), "b": 72},
+        "margin": {"l": 76, "r": 40, "t": 60 + 21 * len(lines), "b": 72},
+        "modebar": {"orientation": "v"},  # beside the panels: across the top it would cover the title of a narrow page
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": MUTED, "font": {"family": FONT, "size": 13, "color": INK}, "align": "left"},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom", "font": {"size": 12}},
     }

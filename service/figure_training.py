@@ -39,6 +39,8 @@ def schedule_figure(documents: JobDocuments, against: JobDocuments | None) -> Js
 def _curves(documents: JobDocuments, colour: str, *, is_compared: bool) -> list[Json]:
     columns = documents.metrics["columns"]
     if not columns["step"]:
+        if documents.job["terminal"]:
+            raise FigureUnavailable(f"{documents.job['id']} is {documents.job['status']}: it ended before its first step")
         raise FigureUnavailable(f"{documents.job['id']} has not taken a step yet: wait for its first progress")
     where = "step %{x:,} · epoch %{customdata:.2f}<br>"
     shared = {"customdata": columns["epoch"]}
@@ -113,7 +115,7 @@ def _snapshot_marks(documents: JobDocuments, colour: str, *, is_compared: bool) 
 def _snapshot_text(snapshot: Json) -> str:
     test = snapshot["metrics"]["test"]
     score = f"test error {100 * (1 - test['accuracy']):.2f} %" if "accuracy" in test else f"test RMSE {test['rmse']:.4g}"
-    where = f"<b>snapshot of cycle {snapshot['cycle']}</b> at step {snapshot['step']:,}"
+    where = f"<b>snapshot {snapshot['cycle'] + 1}</b> at step {snapshot['step']:,}"
     return f"{where}<br>learning rate {snapshot['learning_rate']:.3g}<br>{score}"
 
 

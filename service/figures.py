@@ -45,7 +45,7 @@ def _range_test(documents: JobDocuments, _: JobDocuments | None) -> Json:
         documents.part("sweeps", "it has ended before its first sweep")
         assert documents.result is not None, "part has looked"
         return range_test_figure(documents.result, documents)
-    found = documents.part("learning_rate", 'its rate was given as a number; "max_lr": "auto" measures it')
+    found = documents.part("learning_rate", 'its rate was not measured; "max_lr": "auto" measures it')
     if "result" not in found:
         raise FigureUnavailable(f"{documents.job['id']} has its rate from {found['from_job']}: that job has the figure")
     return range_test_figure(found["result"], documents)

@@ -17,8 +17,8 @@ from fastapi import Header
 from service.errors import Problem
 from service.validation import FieldError
 from worker.artifacts import AlreadyExists, ArtifactStore
-from worker.jobs import IDEMPOTENCY_SECONDS, key_sha256, now_rfc3339
-from worker.records import read_document
+from worker.jobs import DEFAULT_TENANT, IDEMPOTENCY_SECONDS, key_sha256, now_rfc3339
+from worker.records import create_document, read_document
 
 Json = dict[str, Any]
 
@@ -53,6 +53,7 @@ def once(
     key: str | None,
     body_sha256: str,
     *,
+    tenant: str,
     make: Callable[[], str],
     discard: Callable[[str], None],
     exists: Callable[[str], bool] = lambda _: True,
@@ -64,6 +65,7 @@ def once(
         kind: Keys of different kinds don't meet.
         key: The Idempotency-Key; None: every request makes an object.
         body_sha256: What the request asks for.
+        tenant: Whose request it is; keys of different tenants don't meet.
         make: Makes the object and returns its id.
         discard: Removes an object that ``make`` made in vain.
         exists: Whether an object is still there; by default they are never deleted.
@@ -73,14 +75,14 @@ def once(
     """
     if key is None:
         return Made(make(), replayed=False)
-    folder = f"idempotency/{kind}/{key_sha256(key)}"
+    folder = f"idempotency/{kind}/{key_sha256(key if tenant == DEFAULT_TENANT else f'{tenant} {key}')}"  # no key has a space
     number, known = _latest(artifacts, folder, exists)
     if known is not None:
         return Made(_same_request(known, body_sha256), replayed=True)
     made = make()
     record = {"id": made, "body_sha256": body_sha256, "created_at": now_rfc3339()}
     try:
-        artifacts.create(_record_key(folder, number + 1), orjson.dumps(record))
+        create_document(artifacts, _record_key(folder, number + 1), record)
     except AlreadyExists:
         discard(made)
         known = read_document(artifacts, _record_key(folder, number + 1))

@@ -20,6 +20,8 @@ class JobDisplay:
     def __init__(self, job: Json, *, console: Console | None = None) -> None:
         self.console = console or Console()
         self._ends = cycle_ends(job) if job["progress"]["cycles"] and job["progress"]["steps"] else ()
+        # A budget of minutes is planned anew every other second: the first plan of a cycle is told, and each that has other cycles.
+        self._is_plan_new = True
         self._bars = Progress(
             TextColumn("[bold]{task.description}", justify="left"),
             BarColumn(bar_width=None),
@@ -47,12 +49,15 @@ class JobDisplay:
             case "progress":
                 self._show_progress(event)
             case "snapshot":
+                self._is_plan_new = True
                 self.console.print(snapshot_line(event, num_cycles=max(len(self._ends), event["cycle"] + 1)))
             case "learning_rate":
                 self.console.print(f"max_lr {event['max_lr']:.3g}: {event['result']['reason']}", highlight=False)
             case "plan":
-                self._ends = tuple(event["cycle_ends"])
-                self.console.print(f"plan from step {event['step']:,} on: {event['reason']}", highlight=False)
+                is_news = self._is_plan_new or len(event["cycle_ends"]) != len(self._ends)
+                self._ends, self._is_plan_new = tuple(event["cycle_ends"]), False
+                if is_news:
+                    self.console.print(f"plan from step {event['step']:,} on: {event['reason']}", highlight=False)
             case "warning":
                 self.console.print(f"warning: {event['message']}", highlight=False)
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request
@@ -12,6 +14,40 @@ from service.validation import FieldError, body_errors, pointer_to
 
 MAX_DEPTH = 32
 """Levels of a request document; the deepest that the API knows has four."""
+
+
+@dataclass(frozen=True)
+class JsonBudget:
+    """How much structure a body may have. Two bytes of text can become a list of 60, and each wrong item an entry that is described.
+
+    Attributes:
+        values: Commas, so about the values.
+        containers: Lists and objects.
+        texts: Names and texts.
+    """
+
+    values: int
+    containers: int
+    texts: int
+
+    def check(self, body: bytes) -> None:
+        """Counts signs, those inside of texts too, which takes a hundredth of the time of reading.
+
+        Raises:
+            Problem: There are more than allowed.
+        """
+        counted = (
+            (body.count(b","), self.values, "values"),
+            (body.count(b"[") + body.count(b"{"), self.containers, "lists and objects"),
+            (body.count(b'"') // 2, self.texts, "names and texts"),
+        )
+        for count, limit, what in counted:
+            if count > limit:
+                raise Problem("too_large", f"a JSON body may have at most {limit} {what} here, got about {count}: send fewer")
+
+
+DOCUMENT = JsonBudget(values=10_000, containers=10_000, texts=20_000)
+"""For requests that describe something: the longest list that the API knows has a hundred items."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -47,10 +83,14 @@ def require_json(request: Request) -> None:
         raise Problem("unsupported_media_type", f"JSON must be in UTF-8, got charset {charset[:40]}: encode the body as UTF-8")
 
 
-def decode_json(body: bytes) -> Any:
-    """Decodes one JSON document; refuses NaN and Infinity, repeated keys, numbers beyond float64, half surrogates, deep nesting."""
+def decode_json(body: bytes, budget: JsonBudget = DOCUMENT) -> Any:
+    """Decodes one JSON document.
+
+    Refuses NaN and Infinity, repeated keys, numbers beyond float64, half surrogates, deep nesting, and what is beyond the budget.
+    """
     if not body:
         raise Problem("malformed_json", "the body is empty: send a JSON object")
+    budget.check(body)
     try:
         document = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object_without_repeats)
     except UnicodeDecodeError as error:
@@ -80,8 +120,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
+        repeated = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise Problem("malformed_json", f"key {json.dumps(repeated)[:80]} stands twice in one object: keep one of them")
     return document
 

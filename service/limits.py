@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Problem, problem_response
+from service.security_headers import SECURITY_HEADERS
 from worker.ids import new_id
 from worker.settings import Settings
 
@@ -27,11 +28,6 @@ LINGER_SECONDS = 2.0
 """How long an unread body may go on after its refusal; closing at once would reset the answer away (RFC 9112, section 9.6)."""
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_ANSWER_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
 
 
 class RequestIds:
@@ -53,7 +49,7 @@ class RequestIds:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                for name, value in _ANSWER_HEADERS.items():
+                for name, value in (SECURITY_HEADERS | scope["state"].get("answer_headers", {})).items():
                     headers.setdefault(name, value)
             await send(message)
 

@@ -9,6 +9,8 @@ JSONL = "application/jsonl"
 SSE = "text/event-stream"
 NPY = "application/x-npy"
 OCTETS = "application/octet-stream"
+PNG = "image/png"
+JPEG = "image/jpeg"
 HTML = "text/html"
 
 

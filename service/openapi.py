@@ -8,17 +8,41 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.key_schemas import ApiKeyRequest
 from service.output_schemas import RangeTestOutput, TrainOutput
-from service.request_schemas import BuiltinDatasetRequest, EnsembleRequest, NoFields, SchedulePreviewRequest, StopRequest
+from service.request_schemas import (
+    AliasRequest,
+    BuiltinDatasetRequest,
+    EnsembleRequest,
+    ExtendRequest,
+    NoFields,
+    SchedulePreviewRequest,
+    StopRequest,
+)
 from service.schemas import Event, Prediction, ProblemDocument
 from service.study_schemas import StudyOutput
 from worker.job_requests import REQUESTS
 
 REF = "#/components/schemas/{model}"
-HAND_READ = (*REQUESTS.values(), BuiltinDatasetRequest, SchedulePreviewRequest, StopRequest, NoFields, EnsembleRequest)
+HAND_READ = (
+    *REQUESTS.values(),
+    BuiltinDatasetRequest,
+    SchedulePreviewRequest,
+    StopRequest,
+    ExtendRequest,
+    NoFields,
+    EnsembleRequest,
+    AliasRequest,
+    ApiKeyRequest,
+)
 HAND_WRITTEN = (Prediction, ProblemDocument, Event, TrainOutput, RangeTestOutput, StudyOutput)
 
 Json = dict[str, Any]
+
+SECURITY_SCHEMES: Json = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the service asks for one."},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+}
 
 
 def json_body(model: type[BaseModel], example: Json, *, required: bool = True) -> Json:
@@ -71,6 +95,8 @@ def install_openapi(app: FastAPI) -> None:
             outputs = models_json_schema([(model, "serialization") for model in HAND_WRITTEN], ref_template=REF)[1]
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             document["components"]["schemas"] = {**inputs.get("$defs", {}), **outputs.get("$defs", {}), **schemas}
+            document["components"]["securitySchemes"] = SECURITY_SCHEMES
+            document["security"] = [*({name: []} for name in SECURITY_SCHEMES), {}]
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -1,7 +1,7 @@
 """The body of a prediction becomes one array, or a table's rows; pydantic never walks the numbers.
 
-Four forms: JSON ``inputs``, JSON ``instances``, ``application/x-npy``, raw bytes with ``X-Shape`` and ``X-Dtype``. Whether the rows fit is
-the ensemble's business (``clr.ensemble``), but for columns by name, which become an array there as well.
+Five forms: JSON ``inputs``, JSON ``instances``, ``application/x-npy``, raw bytes with ``X-Shape`` and ``X-Dtype``, one picture. Whether the
+rows fit is the ensemble's business (``clr.ensemble``), but for pictures, and columns by name, which become an array there as well.
 """
 
 import math
@@ -17,21 +17,27 @@ from clr.npy import read_npy
 from clr.tables import encode_instances
 from service import media
 from service.errors import Problem, invalid_field
-from service.json_bodies import decode_json
+from service.images import read_image
+from service.json_bodies import JsonBudget, decode_json
 from service.validation import FieldError, shown, similar
 
+CONTENT_TYPES = (media.JSON, media.NPY, media.OCTETS, media.PNG, media.JPEG)
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64", "bool")
+
+INPUTS = JsonBudget(values=4_000_000, containers=500_000, texts=2_000_000)
+"""Numbers as JSON take a second or two up to here, in which other requests wait for a moment at a time; npy takes a hundredth."""
 
 _SHAPE = re.compile(r"\s*\d{1,18}\s*(,\s*\d{1,18}\s*){0,7}")
 
 
-def decode_inputs(body: bytes, headers: Mapping[str, str], columns: Sequence[Any]) -> np.ndarray[Any, Any]:
+def decode_inputs(body: bytes, headers: Mapping[str, str], *, columns: Sequence[Any], input_shape: Sequence[int]) -> np.ndarray[Any, Any]:
     """The rows of a prediction.
 
     Args:
         body: The whole body.
         headers: The request's headers, by lower-case name.
         columns: The ensemble's columns (``clr.tables``); empty where it was not trained on a table.
+        input_shape: The shape of its rows.
 
     Raises:
         Problem: The body is of no known type, malformed, or not an array of numbers.
@@ -44,18 +50,21 @@ def decode_inputs(body: bytes, headers: Mapping[str, str], columns: Sequence[Any
             return read_npy(body)
         case media.OCTETS:
             return _from_octets(body, headers)
+        case (media.PNG | media.JPEG) as picture:
+            return read_image(body, picture, input_shape)
         case other:
             raise Problem(
                 "unsupported_media_type",
-                f"Content-Type must be {media.JSON}, {media.NPY} or {media.OCTETS}, got {other or 'none'}: set the header",
+                f"Content-Type must be one of {', '.join(CONTENT_TYPES)}, got {shown(other) if other else 'none'}: set the header",
             )
 
 
 def _from_json(body: bytes, columns: Sequence[Any]) -> np.ndarray[Any, Any]:
+    INPUTS.check(body)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        document = decode_json(body)  # says what is wrong, or reads what only orjson refuses
+        document = decode_json(body, INPUTS)  # says what is wrong, or reads what only orjson refuses
     known = ("inputs", "instances")
     if not isinstance(document, dict):
         raise invalid_field(f"must be a JSON object, got {shown(document)}", pointer="#", hint='send {"inputs": [[…], …]}')
@@ -66,9 +75,9 @@ def _from_json(body: bytes, columns: Sequence[Any]) -> np.ndarray[Any, Any]:
     if len(document) != 1:
         raise invalid_field(f"needs exactly one of inputs and instances, got {len(document)}", pointer="#", hint="inputs for arrays")
     if "instances" in document:
-        return _from_instances(decode_json(body)["instances"], columns)
+        return _from_instances(decode_json(body, INPUTS)["instances"], columns)
     if body.count(b'"inputs"') != 1 or b"\\" in body:  # perhaps a repeated key, which orjson passes over
-        document = decode_json(body)
+        document = decode_json(body, INPUTS)
     return _from_lists(document["inputs"])
 
 

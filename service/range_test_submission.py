@@ -7,9 +7,10 @@ from clr.datasets import Dataset, DatasetError
 from clr.probes import training_config
 from clr.range_test import RangeTestError, planned_steps, range_test_plan
 from clr.training import Plan, resolve
-from service.checked_jobs import Submission, dataset_of, notes_on_precision
+from service.checked_jobs import Submission, dataset_of, notes_on_precision, with_fitting_batches
 from service.dependencies import Services
 from service.errors import invalid_field
+from service.model_costs import check_cost
 from service.schemas import DryRun
 from service.train_submission import rare_classes
 from worker.job_requests import RangeTestJobRequest
@@ -23,6 +24,7 @@ class CheckedRangeTest:
     request: RangeTestJobRequest
     dataset: Dataset
     plan: Plan
+    notes_on_batches: tuple[str, ...] = ()
 
     @property
     def config(self) -> RangeTestConfig:
@@ -49,7 +51,7 @@ class CheckedRangeTest:
         return DryRun(
             config=config.model_copy(update={"augmentation": augmentation}).model_dump(mode="json"),
             warnings=rare_classes(self.dataset),
-            notes=notes_on_precision(config),
+            notes=[*self.notes_on_batches, *notes_on_precision(config)],
             estimate={
                 "parameters": plan.num_parameters,
                 "steps": steps,
@@ -69,9 +71,11 @@ def check_range_test(services: Services, request: RangeTestJobRequest) -> Checke
     """
     dataset = dataset_of(services, request.dataset_id)
     try:
+        request, notes = with_fitting_batches(request, dataset)
         plan = range_test_plan(request.range_test_config(), dataset)
+        check_cost(services.settings, request.range_test_config(), dataset, num_parameters=plan.num_parameters)
     except DatasetError as error:
         raise invalid_field(str(error), pointer=error.pointer or "#/dataset_id") from error
     except RangeTestError as error:
         raise invalid_field(str(error), pointer="#/batch_size") from error
-    return CheckedRangeTest(request, dataset, plan)
+    return CheckedRangeTest(request, dataset, plan, notes)

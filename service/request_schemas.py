@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from clr.config import ScheduleConfig, StrictModel
+from service.api_keys import ID_PATTERN
 from service.validation import shown, similar
 from worker.ids import is_id, parse_snapshot_id
 from worker.job_requests import Metadata, Name
@@ -62,6 +63,12 @@ class StopRequest(StrictModel):
     when: Literal["now", "cycle_end"] = Field("now", description="now: at the next optimizer step. cycle_end: after the current cycle.")
 
 
+class ExtendRequest(StrictModel):
+    """More cycles for a training."""
+
+    cycles: Annotated[int, Field(strict=True, ge=1, le=1000, description="Cycles to append, as long as those that there are.")]
+
+
 class EnsembleRequest(StrictModel):
     """An ensemble of chosen snapshots."""
 
@@ -70,6 +77,12 @@ class EnsembleRequest(StrictModel):
     )
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)
+
+
+class AliasRequest(StrictModel):
+    """Where an alias points from now on."""
+
+    ensemble_id: str = Field(max_length=64, description="An ensemble that can answer: ens_….")
 
 
 class NoFields(StrictModel):
@@ -129,6 +142,13 @@ class JobQuery(PageQuery):
     before: Annotated[str, AfterValidator(_job_id)] | None = Field(None, description="Jobs that come before this id in the list's order.")
     status: JobStatus | None = Field(None, description="Only jobs in this state.")
     kind: JobKind | None = Field(None, description="Only jobs of this kind.")
+
+
+class ApiKeyQuery(StrictModel):
+    """Which API keys."""
+
+    after: Annotated[str, Field(pattern=f"^{ID_PATTERN.pattern}$")] | None = Field(None, description="Keys that are older than this one.")
+    limit: int = Field(20, ge=1, le=100, description="Most keys of the page.")
 
 
 class FigureQuery(StrictModel):

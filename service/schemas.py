@@ -80,7 +80,7 @@ class SchedulePreview(Document):
 class Queue(Document):
     """A job's place among those that wait."""
 
-    position: int | None = Field(description="1 is next; null where its own runs come first.")
+    position: int | None = Field(description="1 is next, if no other comes before it; null where its own runs come first.")
     reason: str
 
 
@@ -91,6 +91,7 @@ class Job(Document):
     id: str
     kind: str
     name: str | None
+    priority: str
     status: str
     phase: str | None = Field(description="Detail of the status; may get new values.")
     terminal: bool
@@ -264,6 +265,24 @@ class SnapshotPage(Page):
     """Snapshots of a job, in cycle order."""
 
     data: list[Snapshot]
+
+
+class Alias(Document):
+    """A name that stands for an ensemble. ``earlier`` has what it stood for before, the latest first."""
+
+    object: Literal["alias"] = "alias"
+    name: str
+    ensemble_id: str
+    version: int = Field(description="Counts the changes of this name, from 1.")
+    changed_at: str
+    earlier: list[Json]
+    links: dict[str, str]
+
+
+class AliasPage(Page):
+    """Aliases, by name."""
+
+    data: list[Alias]
 
 
 class EventPage(Page):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from clr.config import CosineSchedule, SetupConfig, TrainingConfig
+from clr.config import CosineSchedule, ScheduleConfig, SetupConfig, TrainingConfig
 from clr.datasets import Dataset, DatasetError
 from clr.range_test import RangeTestError, range_test_plan
 from clr.rate_search import search_config
@@ -11,10 +11,11 @@ from clr.schedules import ScheduleError
 from clr.studies import check_length, plan_study
 from clr.study_config import StudyConfig
 from clr.training import Plan, resolve, run_plan
-from service.checked_jobs import Json, Submission, dataset_of, notes_on_precision
+from service.checked_jobs import Json, Submission, dataset_of, notes_on_precision, with_fitting_batches
 from service.dependencies import Services
 from service.errors import invalid_field
 from service.learning_rates import ChosenRate, choose_rate
+from service.model_costs import check_cost
 from service.schemas import DryRun
 from service.train_submission import rare_classes
 from worker.job_requests import StudyJobRequest
@@ -31,6 +32,7 @@ class CheckedStudy:
         config: What will run, as far as it is settled before a worker has a run.
         rate: Where its ``max_lr`` comes from.
         plans: For each kind of run its config, its plan, and how many runs are of it.
+        notes_on_batches: What is said of a batch size that was fitted to the data.
     """
 
     request: StudyJobRequest
@@ -38,6 +40,7 @@ class CheckedStudy:
     config: StudyConfig
     rate: ChosenRate
     plans: tuple[tuple[TrainingConfig, Plan, int], ...]
+    notes_on_batches: tuple[str, ...] = ()
 
     @property
     def num_steps(self) -> int:
@@ -61,7 +64,7 @@ class CheckedStudy:
         return DryRun(
             config=self.config.model_dump(mode="json"),
             warnings=self._warnings(),
-            notes=[*notes_on_precision(self.config), *self._notes()],
+            notes=[*self.notes_on_batches, *notes_on_precision(self.config), *self._notes()],
             estimate=self._estimate(),
             schedule=None,
         )
@@ -92,7 +95,7 @@ class CheckedStudy:
         found += [
             f"{config.schedule.type} runs: {warning}"
             for config, plan, _ in self.plans
-            for warning in lint_schedule(config.schedule, plan.schedule, steps_per_epoch=plan.steps_per_epoch)
+            for warning in lint_schedule(_as_control(config.schedule), plan.schedule, steps_per_epoch=plan.steps_per_epoch)
         ]
         if len(self.config.seeds) == 1:
             found.append("one seed gives no intervals: take two or more, for example [0, 1, 2]")
@@ -106,6 +109,10 @@ def check_study(services: Services, request: StudyJobRequest) -> CheckedStudy:
         Problem, ModelError: What is wrong.
     """
     dataset = dataset_of(services, request.dataset_id)
+    try:
+        request, notes = with_fitting_batches(request, dataset)
+    except DatasetError as error:
+        raise invalid_field(str(error), pointer=error.pointer or "#/dataset_id") from error
     rate = _choose_rate(services, request)
     config = request.study_config().model_copy(
         update={"augmentation": resolve(rate.config, "cpu").augmentation, "max_lr": rate.config.schedule.max_lr}
@@ -116,16 +123,22 @@ def check_study(services: Services, request: StudyJobRequest) -> CheckedStudy:
         counts[kind] = counts.get(kind, 0) + 1
     try:
         plans = tuple((kind, run_plan(kind, dataset), count) for kind, count in counts.items())
+        check_cost(services.settings, plans[0][0], dataset, num_parameters=plans[0][1].num_parameters)
         check_length(config, plans[0][1].steps_per_epoch)
         if config.max_lr == "auto":
             range_test_plan(search_config(plans[0][0]), dataset)
-        return CheckedStudy(request, dataset, config, rate, plans)
+        return CheckedStudy(request, dataset, config, rate, plans, notes)
     except DatasetError as error:
         raise invalid_field(str(error), pointer=error.pointer or "#/dataset_id") from error
     except ScheduleError as error:
         raise invalid_field(str(error), pointer="#/cycles") from error
     except RangeTestError as error:
         raise invalid_field(f"{error}, or give max_lr a number", pointer="#/batch_size") from error
+
+
+def _as_control(schedule: ScheduleConfig) -> ScheduleConfig:
+    """Without its number of snapshots: that some arms take them without a restart is the point of a study."""
+    return schedule.model_copy(update={"snapshots": 1}) if "snapshots" in type(schedule).model_fields else schedule
 
 
 def _choose_rate(services: Services, request: StudyJobRequest) -> ChosenRate:

@@ -36,7 +36,11 @@ def study_rows(result: Json, *, is_narrow: bool = False) -> list[list[str]]:
     measures, space = _measures(result, is_narrow=is_narrow), "\n" if is_narrow else " "
     rows = []
     for arm in result["arms"]:
-        cells = [arm["arm"].replace("_", space), _members(arm["num_members"]), _number(arm["budget_epochs"], "g")]
+        cells = [
+            arm["arm"].replace("_", "_\n" if is_narrow else "_"),
+            _members(arm["num_members"]),
+            _number(arm["budget_epochs"], "g"),
+        ]
         cells += [space.join(_estimate(arm["metrics"][name], name)) for name in measures]
         if measures:
             cells.append(space.join(_difference((arm["difference_to_cosine"] or {}).get(measures[0]), measures[0])))
@@ -52,6 +56,8 @@ def study_remarks(result: Json) -> list[str]:
     remarks = [f"mean over {seeds} seed{'s' if seeds > 1 else ''}" + (", ± half of the 95 % interval" if seeds > 1 else "")]
     if result["auto"]:
         remarks.append(result["auto"]["text"])
+    if result["deep_ensembles"]:
+        remarks.append("worth: as many independently trained networks give the same likelihood")
     remarks += result["notes"]
     failures = {failure["run"]: failure["reason"] for arm in result["arms"] for failure in arm["failures"]}
     return remarks + [f"run {run} failed: {reason}" for run, reason in failures.items()]

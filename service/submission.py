@@ -3,17 +3,19 @@
 import logging
 from typing import Any, assert_never
 
-from service.checked_jobs import CheckedJob, Submission
+from service.checked_jobs import CheckedJob, Submission, allowed_seconds
 from service.dependencies import Services
 from service.errors import invalid
 from service.evaluate_submission import check_evaluation
 from service.idempotency import Made, body_hash
 from service.json_bodies import validated
+from service.quotas import check_queue_quota
 from service.range_test_submission import check_range_test
 from service.study_submission import check_study
 from service.train_submission import check_training
 from service.validation import FieldError, shown, similar
 from worker.artifacts import ArtifactError
+from worker.failpoints import failpoint
 from worker.job_requests import REQUESTS, EvaluateJobRequest, JobRequest, RangeTestJobRequest, StudyJobRequest, TrainJobRequest
 from worker.job_store import DatasetGone, IdempotencyMismatch, JobStore, StoreUnavailable
 from worker.jobs import JobKind, JobRecord
@@ -68,16 +70,23 @@ def submit_job(services: Services, store: JobStore, document: Any, key: str | No
     """
     request = read_request(document)
     body_sha256 = body_hash(document)
-    if key is not None and (known := store.find_submission(key, body_sha256)) is not None:
+    if key is not None and (known := store.find_submission(key, body_sha256, tenant=services.tenant)) is not None:
         return Made(known, replayed=True)
-    spec = check_job(services, request).spec(Submission(key, body_sha256))
+    services.memory.check()
+    check_queue_quota(services, store)
+    spec = check_job(services, request).spec(
+        Submission(key, body_sha256, services.tenant, request.priority, allowed_seconds(services, request))
+    )
     store.check_complete()  # finds a server that is away, or whose jobs are being read back, before the spec is written
+    failpoint("submit.checked")
     write_document(services.artifacts, spec_key(spec.id), spec.model_dump(mode="json"))
+    failpoint("submit.spec_stored")
     try:
         result = store.submit(spec, idempotency_key=key, body_sha256=body_sha256)
     except (IdempotencyMismatch, DatasetGone):
         services.artifacts.delete_prefix(job_prefix(spec.id))
         raise
+    failpoint("submit.recorded")
     if result.replayed:
         services.artifacts.delete_prefix(job_prefix(spec.id))
     return Made(result.job_id, replayed=result.replayed)

@@ -10,11 +10,12 @@ from clr.rate_search import search_config
 from clr.schedule_config import is_rate_known
 from clr.schedule_linter import lint_schedule
 from clr.training import Plan, resolve, run_plan
-from service.checked_jobs import Json, Submission, dataset_of, notes_on_precision
+from service.checked_jobs import Json, Submission, dataset_of, notes_on_precision, with_fitting_batches
 from service.dependencies import Services
 from service.errors import invalid_field
 from service.evaluate_submission import landscape_estimate, landscape_note
 from service.learning_rates import ChosenRate, choose_rate
+from service.model_costs import check_cost
 from service.routes.schedules import curve
 from service.schemas import DryRun
 from service.validation import shown
@@ -35,6 +36,7 @@ class CheckedTraining:
     dataset: Dataset
     rate: ChosenRate
     plan: Plan
+    notes_on_batches: tuple[str, ...] = ()
 
     @property
     def config(self) -> TrainingConfig:
@@ -99,7 +101,7 @@ class CheckedTraining:
 
     def _notes(self) -> list[str]:
         schedule = self.config.schedule
-        found = notes_on_precision(self.config)
+        found = [*self.notes_on_batches, *notes_on_precision(self.config)]
         if not is_rate_known(schedule):
             found.append("max_lr auto: a range test before training finds it, on top of the epochs; rates are shown as shares of it")
         if isinstance(schedule, WarmRestartsSchedule) and schedule.cycles == "auto":
@@ -116,18 +118,20 @@ def check_training(services: Services, request: TrainJobRequest) -> CheckedTrain
         Problem, ScheduleError, ModelError: What is wrong.
     """
     dataset = dataset_of(services, request.dataset_id)
-    rate = choose_rate(services, request.training_config(), request.dataset_id)
     try:
+        request, notes = with_fitting_batches(request, dataset)
+        rate = choose_rate(services, request.training_config(), request.dataset_id)
         plan = run_plan(rate.config, dataset)
+        check_cost(services.settings, rate.config, dataset, num_parameters=plan.num_parameters)
         if not is_rate_known(rate.config.schedule):
             range_test_plan(search_config(rate.config), dataset)
     except DatasetError as error:
         raise invalid_field(str(error), pointer=error.pointer or "#/dataset_id") from error
     except RunLengthError as error:
-        raise invalid_field(str(error), pointer="#/budget/epochs" if rate.config.budget else "#/schedule") from error
+        raise invalid_field(str(error), pointer="#/budget/epochs" if request.budget else "#/schedule") from error
     except RangeTestError as error:
         raise invalid_field(f"{error}, or give max_lr a number", pointer="#/batch_size") from error
-    return CheckedTraining(request, dataset, rate, plan)
+    return CheckedTraining(request, dataset, rate, plan, notes)
 
 
 def rare_classes(dataset: Dataset) -> list[str]:

@@ -6,6 +6,7 @@ the body. The location is therefore walked along the types, which also finds the
 
 import difflib
 import json
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+
+_SUBJECT = re.compile(r"^\w+ should")
+"""How pydantic begins: ``Input should be …``, ``String should have …``."""
+
+MAX_POINTER_CHARACTERS = 1000
+"""A name that the API doesn't know can be as long as the body."""
 
 MAX_ERRORS = 50
 """Errors listed in one answer; who has more has sent something else altogether."""
@@ -34,7 +41,7 @@ class FieldError:
     def document(self) -> dict[str, Any]:
         """The entry as it is sent: members without a value are left out."""
         members = {
-            "pointer": self.pointer,
+            "pointer": self.pointer and self.pointer[:MAX_POINTER_CHARACTERS],
             "parameter": self.parameter,
             "detail": self.detail,
             "hint": self.hint,
@@ -77,6 +84,8 @@ def body_errors(model: type[BaseModel], error: ValidationError) -> list[FieldErr
     for item in error.errors(include_url=False):
         entry = _body_error(locate(model, item["loc"]), item)
         found.setdefault(entry.pointer or "#", []).append(entry)
+        if len(found) > MAX_ERRORS:
+            break
     return [_merged(entries) for entries in found.values()][:MAX_ERRORS]
 
 
@@ -185,7 +194,7 @@ def _expectation(item: Mapping[str, Any]) -> str:
         case "model_type" | "model_attributes_type" | "dataclass_type" | "dict_type":
             return f"must be a JSON object, got {shown(item['input'])}"
         case _:
-            return f"{item['msg'].replace('Input should be', 'must be', 1)}, got {shown(item['input'])}"
+            return f"{_SUBJECT.sub('must', item['msg'])}, got {shown(item['input'])}"
 
 
 def _choices(item: Mapping[str, Any]) -> str | None:

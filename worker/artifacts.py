@@ -82,7 +82,7 @@ class ArtifactStore:
         if "://" in str(location):
             return cls(from_url(str(location)), root=None, cache=cache)
         root = Path(location).absolute()
-        with _translated_errors("store"):
+        with translated_errors("store"):
             try:
                 root.mkdir(parents=True, exist_ok=True)
             except FileExistsError as error:
@@ -99,7 +99,7 @@ class ArtifactStore:
         Raises:
             AlreadyExists: The key is taken; that object is durable.
         """
-        with _translated_errors(key):
+        with translated_errors(key):
             try:
                 return self._files.create(key, data) if self._files else self._create_remote(key, data)
             except (FileExistsError, AlreadyExistsError):
@@ -126,7 +126,7 @@ class ArtifactStore:
             ArtifactMissing: There is none.
             ArtifactDamaged: Their sha256 is not the given one.
         """
-        with _translated_errors(key):
+        with translated_errors(key):
             content = (self._root / key).read_bytes() if self._root else bytes(obstore.get(self._store, key).bytes())
         if sha256 is not None:
             _check(key, hashlib.sha256(content).hexdigest(), sha256)
@@ -141,7 +141,7 @@ class ArtifactStore:
             ArtifactMissing: There is none.
             ArtifactDamaged: Its bytes are not those of the given sha256 and size.
         """
-        with _translated_errors(key):
+        with translated_errors(key):
             if self._root is None:
                 return self._cache.path(sha256, lambda file: self._download(key, sha256, size_bytes, file))
             path = self._root / key
@@ -159,14 +159,14 @@ class ArtifactStore:
     def stored_sha256(self, key: str) -> str:
         """The sha256 of an object's bytes as they are now."""
         digest = hashlib.sha256()
-        with _translated_errors(key):
+        with translated_errors(key):
             for chunk in self._chunks(key):
                 digest.update(chunk)
         return digest.hexdigest()
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of this key."""
-        with _translated_errors(key), suppress(FileNotFoundError, NotFoundError):
+        with translated_errors(key), suppress(FileNotFoundError, NotFoundError):
             if self._root is not None:
                 return (self._root / key).is_file()
             obstore.head(self._store, key)
@@ -175,40 +175,69 @@ class ArtifactStore:
 
     def list_names(self, prefix: str) -> list[str]:
         """The names directly under ``prefix``, objects and folders, sorted: ``jobs/job_x/snapshots`` has 0, 1, 10, 2."""
-        with _translated_errors(prefix):
+        with translated_errors(prefix):
             listing = obstore.list_with_delimiter(self._store, prefix)
         paths = [*listing["common_prefixes"], *(item["path"] for item in listing["objects"])]
         return sorted(path.rsplit("/", 1)[-1] for path in paths)
 
     def list_keys(self, prefix: str) -> list[str]:
         """The keys of all objects in the folder ``prefix`` and below it, in no order."""
-        with _translated_errors(prefix):
+        with translated_errors(prefix):
             return [item["path"] for page in obstore.list(self._store, prefix, chunk_size=1000) for item in page]
 
     def delete(self, key: str) -> None:
         """Removes an object; does nothing where there is none."""
-        with _translated_errors(key), suppress(FileNotFoundError, NotFoundError):
+        with translated_errors(key), suppress(FileNotFoundError, NotFoundError):
             obstore.delete(self._store, key)
 
-    def delete_prefix(self, prefix: str) -> None:
-        """Removes everything under the folder ``prefix``, manifests first, so that what is left half-way is nobody's."""
-        for key in sorted(self.list_keys(prefix), key=lambda key: (not key.endswith(".json"), key)):
+    def move(self, key: str, to: str) -> bool:
+        """Gives an object another key, durably; False where there is none."""
+        with translated_errors(key), suppress(FileNotFoundError, NotFoundError):
+            if self._files is not None:
+                self._files.move(key, to)
+            else:
+                obstore.rename(self._store, key, to)
+            return True
+        return False
+
+    def delete_prefix(self, prefix: str, *, last: str | None = None) -> None:
+        """Removes everything under the folder ``prefix``, manifests first, so that what is left half-way is nobody's.
+
+        Args:
+            prefix: The folder.
+            last: The key that goes after all others.
+        """
+        for key in sorted(self.list_keys(prefix), key=lambda key: (key == last, not key.endswith(".json"), key)):
             self.delete(key)
         if self._root is not None:
             shutil.rmtree(self._root / prefix, ignore_errors=True)
 
     def remove_drafts(self, *, older_than_seconds: float) -> int:
         """Removes what was left by processes that died while they wrote an object; returns the number of files."""
+        drafts = self.drafts(older_than_seconds=older_than_seconds)
+        with translated_errors("drafts"):
+            for name in drafts:
+                if self._root is not None:
+                    (self._root / name).unlink(missing_ok=True)
+        return len(drafts)
+
+    def drafts(self, *, older_than_seconds: float) -> list[str]:
+        """What processes left that died while they wrote an object: paths below the store, sorted."""
         if self._root is None:
-            return 0  # S3 shows nothing before it is whole; its left-over parts are a matter of the bucket's lifecycle rule
-        removed = 0
-        with _translated_errors("drafts"):
+            return []  # S3 shows nothing before it is whole; its left-over parts are a matter of the bucket's lifecycle rule
+        found = []
+        with translated_errors("drafts"):
             for draft in self._root.rglob(f"*{DRAFT_MARK}*"):
                 with suppress(FileNotFoundError):
                     if time.time() - draft.stat().st_mtime > older_than_seconds:
-                        draft.unlink()
-                        removed += 1
-        return removed
+                        found.append(str(draft.relative_to(self._root)))
+        return sorted(found)
+
+    def age_seconds(self, key: str) -> float | None:
+        """How long ago an object was written; None where there is none."""
+        with translated_errors(key), suppress(FileNotFoundError, NotFoundError):
+            return time.time() - obstore.head(self._store, key)["last_modified"].timestamp()
+        return None
 
     def probe(self) -> None:
         """Returns if the store keeps what it is given and refuses to create an object twice.
@@ -272,7 +301,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @contextmanager
-def _translated_errors(key: str) -> Iterator[None]:
+def translated_errors(key: str) -> Iterator[None]:
     """Raises ArtifactError in place of what the file system and obstore raise; that a key is taken is left to ``create``.
 
     Refuses keys that lead out of the store, which would be a defect of the caller.

@@ -4,14 +4,18 @@ Every method that writes can be repeated after the store was away, and raises ``
 """
 
 import logging
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from worker.amendments import amended, num_extensions
 from worker.artifacts import ArtifactUnavailable, StoreFull
+from worker.failpoints import failpoint
 from worker.job_artifacts import JobArtifacts
 from worker.job_specs import JobSpec, TrainSpec
-from worker.job_store import Commit, JobStore, LostAttempt
-from worker.jobs import JobStatus, Phase, TerminalStatus, now_rfc3339
+from worker.job_store import Commit, ExtendedMeanwhile, JobStore, LostAttempt
+from worker.jobs import JobRecord, JobStatus, Phase, TerminalStatus, now_rfc3339
 from worker.protocol import (
     CheckpointStaged,
     Failed,
@@ -50,6 +54,7 @@ class Attempt:
         self._epoch = epoch
         self._lease_ms = lease_ms
         self._spec: JobSpec | None = None
+        self._extensions = 0
         self._config: dict[str, Any] | None = None
         self._rate: dict[str, Any] | None = None
         self._plan: list[dict[str, Any]] = []
@@ -57,6 +62,8 @@ class Attempt:
         self._rows: list[Row] = []
         self._output: dict[str, Any] = {}
         self._num_reported_rows = 0
+        self._warnings: list[str] = []  # not reported yet
+        self._seconds_before, self._claimed_at = 0.0, time.monotonic()
         self._progress: Progress | None = None  # not reported yet
         self._phase: Phase | None = None  # not reported yet
 
@@ -66,17 +73,27 @@ class Attempt:
         Raises:
             ArtifactMissing, ArtifactDamaged: The spec, the dataset or what it needs of other jobs cannot be had.
         """
-        self._spec = spec = self._artifacts.spec()
+        amendments = self._artifacts.file_amendments(self._store)
+        self._extensions = num_extensions(amendments)
+        self._spec = spec = amended(self._artifacts.spec(), amendments)
         self._rate = self._artifacts.learning_rate()
         if isinstance(spec, TrainSpec) and self._rate is not None:  # an earlier attempt has found it
             spec = spec.with_max_lr(self._rate["max_lr"])
         dataset_path = self._artifacts.dataset_path(spec.dataset_id)
-        checkpoint_path = self._artifacts.checkpoint_path()
+        lost = self._artifacts.lost_snapshots() if isinstance(spec, TrainSpec) else []
+        num_snapshots = _without_gap(self._artifacts.snapshots())
+        found = self._artifacts.checkpoints(num_snapshots=num_snapshots)
+        self._warnings = [*lost, *found.passed_over]
+        if found.passed_over and not found.paths:
+            self._warnings.append("no checkpoint is left that can be used: the run begins anew")
+        paths = [str(path) for path in found.paths]
         inputs = self._artifacts.inputs(spec)
+        failpoint("handover.read")
         return TrainerJob(
             spec=spec,
             dataset_path=str(dataset_path),
-            checkpoint_path=str(checkpoint_path) if checkpoint_path else None,
+            checkpoint_path=paths[0] if paths else None,
+            older_checkpoints=paths[1:],
             checkpoint_seconds=checkpoint_seconds,
             files={name: str(path) for name, path in inputs.files.items()},
             documents=inputs.documents,
@@ -85,8 +102,46 @@ class Attempt:
     def recall(self) -> None:
         """Takes up what earlier attempts have left: their snapshots, and no more of their history than the checkpoint has."""
         self._snapshots = self._artifacts.snapshots()
+        known = {manifest["cycle"] for manifest in self._store.snapshots(self._job_id)}
+        best = best_snapshot(self._snapshots.values()) if self._snapshots else None
+        for cycle in sorted(self._snapshots.keys() - known):  # by a worker that died then, or a server that has lost its latest writes
+            commit = self._store.commit_snapshot(self._job_id, self._epoch, cycle, self._snapshots[cycle], best)
+            self._ensure(commit != Commit.FENCED)
         self._ensure(self._store.reset_metrics(self._job_id, self._epoch, self._rows))
         self._num_reported_rows = len(self._rows)
+        while self._warnings:
+            self.report_warning(self._warnings[0])
+            self._warnings.pop(0)
+
+    def record_claim(self) -> None:
+        """Makes the claim known to a database that will have lost its data."""
+        record = self._store.get(self._job_id)
+        if record is not None and record.epoch == self._epoch:
+            fields = {"epoch": record.epoch, "attempt": record.attempt, "owner": record.owner, "at": now_rfc3339()}
+            self._artifacts.put_attempt(fields | {"started_at": record.started_at})
+
+    def read_clock(self) -> None:
+        """Reads how long the job has run before this attempt."""
+        self._seconds_before = self._store.seconds_run(self._job_id)
+
+    @property
+    def seconds_run(self) -> float:
+        """How long the job has run, in all its attempts."""
+        return self._seconds_before + time.monotonic() - self._claimed_at
+
+    @property
+    def max_seconds(self) -> float | None:
+        """How long the job may run; None as long as its spec was not read, or where it doesn't say."""
+        return self._spec.max_seconds if self._spec is not None else None
+
+    def check_dataset(self) -> None:
+        """Returns if the data are still those that the job began with.
+
+        Raises:
+            ArtifactMissing, ArtifactDamaged: They are not: what was computed since the last look may be wrong.
+        """
+        if self._spec is not None:
+            self._artifacts.check_dataset(self._spec.dataset_id)
 
     def note_start(self, started: Started) -> None:
         """Remembers where the trainer begins."""
@@ -144,6 +199,7 @@ class Attempt:
         self._rate = found.model_dump(mode="json", include={"max_lr", "epochs", "result"})
         self._config = found.config
         self._artifacts.put_learning_rate(self._rate)
+        failpoint("rate.stored")
         event = ("learning_rate", self._rate)
         self._ensure(self._store.report(self._job_id, self._epoch, event=event, resolved_config=self._config))
 
@@ -163,43 +219,80 @@ class Attempt:
         self._progress = self._phase = None
 
     def commit_snapshot(self, staged: SnapshotStaged, directory: Path) -> None:
-        """Makes a snapshot durable, then visible, then removes the staged files."""
+        """Makes a snapshot durable, then visible, then removes the staged files.
+
+        Raises:
+            ArtifactMissing, ArtifactDamaged: The data that it was trained on are not the uploaded ones any more.
+        """
+        self.check_dataset()
         manifest = self._artifacts.put_snapshot(staged, directory, check_ours=self.check_ours)
-        self._snapshots[staged.cycle] = manifest
+        self._snapshots = dict(sorted((self._snapshots | {staged.cycle: manifest}).items()))  # one in the middle may have been lost
         best = best_snapshot(self._snapshots.values())
         commit = self._store.commit_snapshot(self._job_id, self._epoch, staged.cycle, manifest, best)
+        failpoint("snapshot.committed")
         self._ensure(commit != Commit.FENCED)
-        logger.info("job %s: snapshot %d %s (validation loss %.4f)", self._job_id, staged.cycle, commit, staged.validation["loss"])
+        loss = staged.validation["loss"]
+        logger.info("job %s: snapshot %d %s with epoch %d (validation loss %.4f)", self._job_id, staged.cycle, commit, self._epoch, loss)
         for file in (staged.weights, staged.outputs):
             (directory / file.name).unlink(missing_ok=True)
 
     def commit_checkpoint(self, staged: CheckpointStaged, directory: Path) -> None:
-        """Makes a checkpoint durable, which ends the count of crashes, then removes the staged file."""
+        """Makes a checkpoint durable, which ends the count of crashes, then removes the staged file.
+
+        Raises:
+            ArtifactMissing, ArtifactDamaged: The data that it was trained on are not the uploaded ones any more.
+        """
+        self.check_dataset()
         self.check_ours()  # it removes older checkpoints, which may be all that a later claim has
-        self._artifacts.put_checkpoint(staged, directory)
+        num_snapshots = _without_gap(self._snapshots)
+        self._artifacts.put_checkpoint(staged, directory, num_snapshots=num_snapshots, seconds_run=self.seconds_run)
         self._ensure(self._store.report(self._job_id, self._epoch, checkpoint_step=staged.step))
+        failpoint("checkpoint.reported")
         (directory / staged.file.name).unlink(missing_ok=True)
 
-    def finish(self, status: TerminalStatus, *, failed: Failed | None = None, stop_reason: str | None = None) -> None:
-        """Ends the job. The result is stored first and create-once: if there is an earlier one, what that says holds."""
+    def finish(self, status: TerminalStatus, *, failed: Failed | None = None, stop_reason: str | None = None) -> bool:
+        """Ends the job. The result is stored first and create-once: if there is an earlier one, what that says holds.
+
+        A job that has done all that was asked of it, while more cycles were asked for, goes back to the queue instead: False.
+        """
         self.check_ours()
-        result = self._store_result(status, failed.model_dump(exclude={"type"}) if failed else None, stop_reason)
+        record = self._store.get(self._job_id)
+        extensions = record.extensions if record is not None else self._extensions
+        if status is JobStatus.SUCCEEDED and stop_reason is None and extensions > self._extensions:
+            self._ensure(self._store.release(self._job_id, self._epoch, "extended"))
+            return False
+        result = self._store_result(status, failed.model_dump(exclude={"type"}) if failed else None, stop_reason, record=record)
         stored_status: TerminalStatus = result["status"]
-        self._ensure(self._store.finish(self._job_id, self._epoch, stored_status, error=result["error"], stop_reason=result["stop_reason"]))
+        end = {"error": result["error"], "stop_reason": result["stop_reason"], "extensions": result.get("extensions", 0)}
+        try:
+            self._ensure(self._store.finish(self._job_id, self._epoch, stored_status, **end))
+        except ExtendedMeanwhile:
+            return self.finish(status, failed=failed, stop_reason=stop_reason)
+        failpoint("finish.recorded")
+        return True
 
     def release(self) -> None:
-        """Gives the job back to the queue."""
+        """Gives the job back: to the queue, or paused where that was asked."""
         self._ensure(self._store.release(self._job_id, self._epoch, "drained"))
+        failpoint("release.recorded")
+        try:
+            self._artifacts.file_amendments(self._store)
+        except (ArtifactUnavailable, StoreFull) as error:
+            logger.warning("job %s: that it is paused could not be stored; the reconciler will try again: %s", self._job_id, error)
 
     def lose(self, reason: str, *, max_crashes: int) -> LostAttempt:
         """Counts a crash; returns what has become of the job."""
-        return self._store.fail_attempt(self._job_id, self._epoch, reason, max_crashes)
+        lost = self._store.fail_attempt(self._job_id, self._epoch, reason, max_crashes)
+        failpoint("crash.recorded")
+        return lost
 
     def _ensure(self, ours: bool) -> None:
         if not ours:
             raise FencedError(f"epoch {self._epoch} of {self._job_id} is over")
 
-    def _store_result(self, status: TerminalStatus, error: dict[str, Any] | None, stop_reason: str | None) -> dict[str, Any]:
+    def _store_result(
+        self, status: TerminalStatus, error: dict[str, Any] | None, stop_reason: str | None, *, record: JobRecord | None
+    ) -> dict[str, Any]:
         result = result_document(
             status,
             stop_reason=stop_reason,
@@ -209,6 +302,8 @@ class Attempt:
             rows=self._rows,
             config=self._config,
             output=self._output | self._choices(),
+            record=record,
+            extensions=record.extensions if record is not None else self._extensions,
         )
         try:
             return self._artifacts.put_result(result)
@@ -226,6 +321,11 @@ class Attempt:
         if self._spec.max_lr_from is not None:
             rate = {"max_lr": self._spec.config.schedule.max_lr, "from_job": self._spec.max_lr_from}
         return {"learning_rate": rate, "plan": self._plan}
+
+
+def _without_gap(snapshots: Mapping[int, object]) -> int:
+    """How many snapshots there are from cycle 0 on, up to the first that is missing."""
+    return next(cycle for cycle in range(len(snapshots) + 1) if cycle not in snapshots)
 
 
 def _progress_documents(progress: Progress) -> tuple[dict[str, Any], tuple[str, dict[str, Any]]]:

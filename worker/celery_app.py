@@ -15,6 +15,7 @@ from kombu.asynchronous import get_event_loop
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 
+from worker.failpoints import failpoint
 from worker.fleet import QUEUE
 from worker.settings import Settings, broker_url
 
@@ -92,7 +93,9 @@ def create_celery(settings: Settings) -> Celery:
 def publish(app: Celery, job_id: str) -> bool:
     """Sends a job's id to the workers; false where the broker is away, and the reconciler will send it later."""
     try:
+        failpoint("message.before_send")
         app.send_task(TASK_NAME, args=[job_id], queue=QUEUE, ignore_result=True)
+        failpoint("message.sent")
     except (OperationalError, CeleryError, OSError) as error:
         logger.warning("job %s: its message was not sent (%s); the reconciler will send it", job_id, error)
         return False

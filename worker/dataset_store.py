@@ -1,9 +1,10 @@
 """Datasets in the artifact store: one file of tensors each, and a manifest that makes it visible."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from worker.artifacts import ArtifactStore
+from worker.artifacts import ArtifactDamaged, ArtifactStore
 from worker.ids import is_id
 from worker.jobs import now_rfc3339
 from worker.records import MANIFEST, dataset_prefix, file_path, read_document, store_file, write_document
@@ -42,9 +43,17 @@ def dataset_path(artifacts: ArtifactStore, manifest: dict[str, Any]) -> Path:
 
 
 def list_datasets(
-    artifacts: ArtifactStore, *, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc"
+    artifacts: ArtifactStore,
+    *,
+    after: str | None = None,
+    limit: int = 20,
+    order: Literal["asc", "desc"] = "desc",
+    is_wanted: Callable[[str], bool] = lambda _: True,
 ) -> DatasetPage:
-    """A page of manifests in the order of their ids, so of their creation, from the one that follows ``after``."""
+    """A page of manifests in the order of their ids, so of their creation, from the one that follows ``after``.
+
+    ``is_wanted`` says of an id whether the list has it.
+    """
     ids = [name for name in artifacts.list_names("datasets") if is_id("ds", name)]
     if order == "desc":
         ids.reverse()
@@ -52,8 +61,11 @@ def list_datasets(
         ids = [name for name in ids if (name < after if order == "desc" else name > after)]
     found: list[dict[str, Any]] = []
     for dataset_id in ids:
-        manifest = get_dataset(artifacts, dataset_id)
-        if manifest is None:  # being written, or being deleted
+        try:
+            manifest = get_dataset(artifacts, dataset_id) if is_wanted(dataset_id) else None
+        except ArtifactDamaged:  # one that cannot be read keeps no other one away
+            continue
+        if manifest is None:  # not wanted, being written, or being deleted
             continue
         if len(found) == limit:
             return DatasetPage(found, has_more=True)

@@ -2,11 +2,13 @@
 
 from contextlib import suppress
 
-from worker.artifacts import ArtifactMissing, ArtifactStore
-from worker.job_specs import StudySpec, read_spec
+from worker.artifacts import ArtifactDamaged, ArtifactMissing, ArtifactStore
+from worker.failpoints import failpoint
+from worker.job_specs import StudySpec
 from worker.job_store import JobMissing, JobStore, RunGoesOn, RunInUse
 from worker.jobs import JobKind
-from worker.records import job_prefix, spec_key
+from worker.records import deleted_key, job_prefix, spec_key, write_document
+from worker.stored_specs import stored_spec
 from worker.study_runs import run_ids
 
 
@@ -14,7 +16,7 @@ def delete_job(store: JobStore, artifacts: ArtifactStore, job_id: str) -> None:
     """Removes a job that has ended, with everything that the artifact store has of it; with a study go its runs.
 
     The record is the last to go: as long as it is there, the deletion can be asked for again, and the reconciler will finish it.
-    The spec is the first, because a rebuild brings back what has one. A study's own spec stays until its runs are gone: it names them.
+    A mark comes first, because a rebuild brings back what has none. A study's own spec stays until its runs are gone: it names them.
 
     Raises:
         JobMissing: There is no such job.
@@ -33,6 +35,7 @@ def delete_job(store: JobStore, artifacts: ArtifactStore, job_id: str) -> None:
         if run is not None and not run.status.is_terminal:
             raise RunGoesOn(record, run_id)
     store.begin_delete(job_id)
+    failpoint("delete.marked")
     for run_id in runs:
         with suppress(JobMissing):  # it was never made, or deleted before an interruption
             store.begin_delete(run_id)
@@ -41,8 +44,11 @@ def delete_job(store: JobStore, artifacts: ArtifactStore, job_id: str) -> None:
 
 
 def _remove(store: JobStore, artifacts: ArtifactStore, job_id: str) -> None:
+    write_document(artifacts, deleted_key(job_id), {})  # tells what is left half-way from a job whose spec was lost
     artifacts.delete(spec_key(job_id))
-    artifacts.delete_prefix(job_prefix(job_id))
+    failpoint("delete.spec_removed")
+    artifacts.delete_prefix(job_prefix(job_id), last=deleted_key(job_id))
+    failpoint("delete.files_removed")
     with suppress(JobMissing):  # the reconciler, or a second request, was faster
         store.delete(job_id)
 
@@ -50,8 +56,8 @@ def _remove(store: JobStore, artifacts: ArtifactStore, job_id: str) -> None:
 def _runs_of(artifacts: ArtifactStore, study_id: str) -> list[str]:
     """The ids of a study's runs; none where its spec is gone, which goes after them."""
     try:
-        spec = read_spec(artifacts.read(spec_key(study_id)))
-    except ArtifactMissing:
+        spec = stored_spec(artifacts, study_id)
+    except (ArtifactMissing, ArtifactDamaged):
         return []
     assert isinstance(spec, StudySpec), "the kind of a job never changes"
     return list(run_ids(spec).values())

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
+from worker.failpoints import failpoint
+
 CHUNK_BYTES = 2**20
 DRAFT_MARK = "#"
 """Stands, with a number after it, at the end of the names of files that are being written; obstore doesn't list those."""
@@ -37,9 +39,11 @@ class DurableFiles:
             with draft.open("xb") as file:
                 sha256 = _copy(data, file)
                 file.flush()
+                failpoint("file.draft_written")
                 os.fsync(file.fileno())
             try:
                 os.link(draft, path)
+                failpoint("file.linked")
             finally:
                 # Also where the file or a directory was there already: its maker may not have come to this yet.
                 # All at the same time, because the disk then flushes its cache about once and not for each.
@@ -47,6 +51,18 @@ class DurableFiles:
         finally:
             draft.unlink(missing_ok=True)
         return sha256
+
+    def move(self, name: str, to: str) -> None:
+        """Renames a file; both directories are on the disk then.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        path, target = self._root / name, self._root / to
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+        parents = [target.parent, *target.parent.parents][: to.count("/") + 1]
+        list(self._threads.map(_fsync_directory, [path.parent, *parents]))
 
 
 def sha256_of(data: bytes | Path) -> str:

@@ -41,6 +41,18 @@ class Fleet:
             warnings.append(f"Redis may evict jobs (maxmemory-policy {info.get('maxmemory_policy')}): set it to noeviction")
         return warnings
 
+    def memory_ratio(self) -> float | None:
+        """The share of its memory that the server uses; None where it has no limit."""
+        with translated_errors():
+            info = self._redis.info("memory")
+        return int(info["used_memory"]) / int(info["maxmemory"]) if int(info.get("maxmemory", 0)) else None
+
+    def counters(self) -> dict[str, int]:
+        """What the scripts have counted since the database was empty: lease_expiries, fenced_commits."""
+        with translated_errors():
+            counted = cast(dict[str, str], self._redis.hgetall(f"{self._prefix}counters"))
+        return {name: int(number) for name, number in counted.items()}
+
     def unannounced(self, older_than_ms: int) -> list[str]:
         """Queued jobs of this age whose Celery message was lost, oldest first."""
         return cast(list[str], self._scripts.run("unannounced", self._prefix + QUEUE, older_than_ms))

@@ -37,6 +37,14 @@ def is_id(kind: Kind, text: str) -> bool:
     return prefix == kind and _ULID.fullmatch(suffix) is not None
 
 
+def unix_ms_of(identifier: str) -> int:
+    """When an id was made, in milliseconds since 1970."""
+    number = 0
+    for char in _suffix(identifier)[:-_RANDOM_CHARS]:
+        number = 32 * number + ALPHABET.index(char)
+    return number
+
+
 def ensemble_id_of(job_id: str) -> str:
     """The id of the ensemble that a job's snapshots make."""
     return "ens_" + _suffix(job_id)

@@ -6,22 +6,48 @@ repeated after an interruption.
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from worker import records
+from worker.amendments import Amendment, file_amendments
 from worker.artifacts import AlreadyExists, ArtifactDamaged, ArtifactMissing, ArtifactStore
 from worker.dataset_store import dataset_path, get_dataset
+from worker.failpoints import failpoint
 from worker.ids import snapshot_id_of
 from worker.job_inputs import JobInputs, job_inputs
-from worker.job_specs import JobSpec, read_spec
+from worker.job_specs import JobSpec
+from worker.job_store import JobStore
 from worker.jobs import now_rfc3339
 from worker.protocol import CheckpointStaged, SnapshotStaged, StagedFile
+from worker.quarantine import set_aside
+from worker.stored_results import move_earlier_result
+from worker.stored_specs import stored_spec
 
 logger = logging.getLogger(__name__)
 
 KEPT_CHECKPOINTS = 2
 """The latest one, and the one before it in case the latest is damaged."""
+
+
+class StagedFileDamaged(ArtifactDamaged):
+    """What the trainer wrote is not what it says: this machine's disk or memory is at fault."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """What a job can resume from.
+
+    Attributes:
+        paths: Verified local files, the newest first.
+        passed_over: Why newer or others cannot be used.
+        seconds_run: How long the job had run at the newest of all.
+    """
+
+    paths: tuple[Path, ...]
+    passed_over: tuple[str, ...]
+    seconds_run: float
 
 
 class JobArtifacts:
@@ -34,7 +60,11 @@ class JobArtifacts:
 
     def spec(self) -> JobSpec:
         """The job as it was accepted."""
-        return read_spec(self._artifacts.read(records.spec_key(self._job_id)))
+        return stored_spec(self._artifacts, self._job_id)
+
+    def file_amendments(self, store: JobStore) -> list[Amendment]:
+        """Stores what was changed about the job since, and returns it."""
+        return file_amendments(store, self._artifacts, self._job_id)
 
     def dataset_path(self, dataset_id: str) -> Path:
         """A verified local file with the job's data.
@@ -56,16 +86,30 @@ class JobArtifacts:
         """
         return job_inputs(self._artifacts, spec)
 
-    def checkpoint_path(self) -> Path | None:
-        """A verified local file with the newest checkpoint that is intact; None where there is none."""
+    def checkpoints(self, *, num_snapshots: int | None = None) -> Checkpoints:
+        """The checkpoints that are intact, as verified local files, the newest first.
+
+        Args:
+            num_snapshots: Snapshots that the job has from cycle 0 on without a gap. A checkpoint that was taken after more of them is
+                passed over: a run that resumed from it would not take again what was lost. None: all will do.
+        """
+        paths: list[Path] = []
+        passed_over: list[str] = []
+        seconds_run = 0.0
         for folder in reversed(self._checkpoints()):
             try:
                 manifest = records.read_document(self._artifacts, f"{folder}/{records.MANIFEST}")
-                if manifest is not None:
-                    return records.file_path(self._artifacts, manifest["files"]["checkpoint"])
+                if manifest is None:
+                    continue
+                seconds_run = max(seconds_run, manifest.get("seconds_run", 0.0))
+                taken = manifest.get("snapshots", 0)
+                if num_snapshots is not None and taken > num_snapshots:
+                    raise ArtifactMissing(f"it was taken after {taken} snapshots, of which {taken - num_snapshots} or more are lost")
+                paths.append(records.file_path(self._artifacts, manifest["files"]["checkpoint"]))
             except (ArtifactMissing, ArtifactDamaged) as error:
                 logger.warning("job %s: %s was passed over: %s", self._job_id, folder, error)
-        return None
+                passed_over.append(f"checkpoint {folder.rpartition('/')[2]}: {error}")
+        return Checkpoints(tuple(paths), tuple(passed_over), seconds_run)
 
     def snapshots(self) -> dict[int, dict[str, Any]]:
         """The manifests of the stored snapshots by cycle, ascending."""
@@ -73,15 +117,57 @@ class JobArtifacts:
         manifests = {cycle: self._snapshot(cycle) for cycle in sorted(map(int, names))}
         return {cycle: manifest for cycle, manifest in manifests.items() if manifest is not None}
 
-    def put_checkpoint(self, staged: CheckpointStaged, directory: Path) -> None:
-        """Stores a checkpoint, then removes those that are no longer needed."""
+    def lost_snapshots(self) -> list[str]:
+        """Why snapshots that the job had are lost: a file of theirs is. Their manifests are set aside, so the run takes them again."""
+        lost = []
+        for cycle, manifest in self.snapshots().items():
+            try:
+                for entry in manifest["files"].values():
+                    records.file_path(self._artifacts, entry)
+            except (ArtifactMissing, ArtifactDamaged) as error:
+                key = f"{records.snapshot_prefix(self._job_id, cycle)}/{records.MANIFEST}"
+                set_aside(self._artifacts, key, f"a file that it names is lost: {error}")
+                lost.append(f"snapshot {cycle} is taken again: {error}")
+        return lost
+
+    def check_dataset(self, dataset_id: str) -> None:
+        """Returns if the dataset is still what was uploaded; cheap where its file has not changed since the last look.
+
+        Raises:
+            ArtifactMissing, ArtifactDamaged: It is not: what was trained since may be wrong.
+        """
+        self.dataset_path(dataset_id)
+
+    def put_attempt(self, document: dict[str, Any]) -> None:
+        """Stores what is known of this claim, which a rebuild takes up."""
+        self._create_document(records.attempt_key(self._job_id, self._epoch), document)
+
+    def put_checkpoint(self, staged: CheckpointStaged, directory: Path, *, num_snapshots: int = 0, seconds_run: float = 0.0) -> None:
+        """Stores a checkpoint, then removes those that are no longer needed.
+
+        Args:
+            staged: The checkpoint in the trainer's directory.
+            directory: That directory.
+            num_snapshots: Snapshots that the job has, from cycle 0 on without a gap.
+            seconds_run: How long the job has run, in all its attempts.
+        """
         folder = records.checkpoint_prefix(self._job_id, staged.step, self._epoch)
         entry = self._store(f"{folder}/checkpoint.safetensors", staged.file, directory)
+        failpoint("checkpoint.blob_stored")
         self._create_document(
-            f"{folder}/{records.MANIFEST}", {"step": staged.step, "created_at": now_rfc3339(), "files": {"checkpoint": entry}}
+            f"{folder}/{records.MANIFEST}",
+            {
+                "step": staged.step,
+                "created_at": now_rfc3339(),
+                "files": {"checkpoint": entry},
+                "snapshots": num_snapshots,
+                "seconds_run": seconds_run,
+            },
         )
+        failpoint("checkpoint.manifest_stored")
         for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
             self._artifacts.delete_prefix(old)
+            failpoint("checkpoint.old_removed")
 
     def put_snapshot(self, staged: SnapshotStaged, directory: Path, *, check_ours: Callable[[], None]) -> dict[str, Any]:
         """Stores a snapshot and returns its manifest; of two attempts' snapshots of one cycle the first that is complete stays.
@@ -104,11 +190,19 @@ class JobArtifacts:
                 check_ours()
                 self._artifacts.delete(key)
                 files[name] = self._store(key, file, directory)
-        return self._create_document(f"{folder}/{records.MANIFEST}", _snapshot_manifest(self._job_id, staged, files))
+            if name == "weights":
+                failpoint("snapshot.weights_stored")
+        failpoint("snapshot.blobs_stored")
+        manifest = self._create_document(f"{folder}/{records.MANIFEST}", _snapshot_manifest(self._job_id, staged, files))
+        failpoint("snapshot.manifest_stored")
+        return manifest
 
     def learning_rate(self) -> dict[str, Any] | None:
-        """What the job's own range test has found; None where there was none, or it isn't over."""
-        return records.read_document(self._artifacts, records.learning_rate_key(self._job_id))
+        """What the job's own range test has found; None where there was none, it isn't over, or it was damaged: then it is repeated."""
+        try:
+            return records.read_document(self._artifacts, records.learning_rate_key(self._job_id))
+        except ArtifactDamaged:
+            return None
 
     def put_learning_rate(self, document: dict[str, Any]) -> None:
         """Stores what the job's own range test has found.
@@ -123,21 +217,29 @@ class JobArtifacts:
             records.write_document(self._artifacts, key, document)
 
     def put_result(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Stores how the job ended and returns that; the first result stays."""
-        return self._create_document(records.result_key(self._job_id), result)
+        """Stores how the job ended and returns that; the first result stays, unless the job was extended since."""
+        failpoint("result.before")
+        move_earlier_result(self._artifacts, self._job_id, extensions=result.get("extensions", 0))
+        stored = self._create_document(records.result_key(self._job_id), result)
+        failpoint("result.stored")
+        return stored
 
     def _checkpoints(self) -> list[str]:
-        """The folders of the checkpoints by step, then epoch."""
+        """The folders of the checkpoints by the epoch of the claim, then step: a later attempt may have begun anew."""
         prefix = records.checkpoints_prefix(self._job_id)
-        return [f"{prefix}/{name}" for name in self._artifacts.list_names(prefix)]
+        names = sorted(self._artifacts.list_names(prefix), key=lambda name: name.partition("-")[::-2])
+        return [f"{prefix}/{name}" for name in names]
 
     def _snapshot(self, cycle: int) -> dict[str, Any] | None:
-        return records.read_document(self._artifacts, f"{records.snapshot_prefix(self._job_id, cycle)}/{records.MANIFEST}")
+        try:
+            return records.read_document(self._artifacts, f"{records.snapshot_prefix(self._job_id, cycle)}/{records.MANIFEST}")
+        except ArtifactDamaged:  # it is set aside now, and the snapshot is taken again
+            return None
 
     def _store(self, key: str, file: StagedFile, directory: Path) -> dict[str, Any]:
         entry = records.store_file(self._artifacts, key, directory / file.name)
         if entry["sha256"] != file.sha256:
-            raise ArtifactDamaged(f"{key} has sha256 {entry['sha256']}, but the trainer wrote {file.sha256}")
+            raise StagedFileDamaged(f"{key} has sha256 {entry['sha256']}, but the trainer wrote {file.sha256}")
         return entry
 
     def _create_document(self, key: str, document: dict[str, Any]) -> dict[str, Any]:
@@ -145,8 +247,12 @@ class JobArtifacts:
         try:
             records.write_document(self._artifacts, key, document)
         except AlreadyExists:
-            existing = records.read_document(self._artifacts, key)
-            assert existing is not None, f"{key} was there and is gone: objects are never removed under a running job"
+            try:
+                existing = records.read_document(self._artifacts, key)
+            except ArtifactDamaged:  # it is set aside now
+                existing = None
+            if existing is None:
+                return self._create_document(key, document)
             return existing
         return document
 

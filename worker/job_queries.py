@@ -9,7 +9,7 @@ import orjson
 import redis
 
 from worker.ids import parse_snapshot_id
-from worker.jobs import Action, JobKind, JobRecord, JobStatus, Phase, rfc3339
+from worker.jobs import DEFAULT_TENANT, Action, JobKind, JobRecord, JobStatus, Phase, Priority, rfc3339
 from worker.redis_connection import REPLY_SECONDS, Scripts, StoreUnavailable, translated_errors
 
 METRIC_COLUMNS = ("step", "epoch", "cycle", "learning_rate", "train_loss")
@@ -63,6 +63,7 @@ class JobQueries:
     def list(
         self,
         *,
+        tenant: str | None = None,
         status: JobStatus | None = None,
         kind: JobKind | None = None,
         after: str | None = None,
@@ -73,6 +74,7 @@ class JobQueries:
         """A page of jobs in the order of their ids, so of their creation.
 
         Args:
+            tenant: Only this tenant's jobs.
             status: Only jobs in this state.
             kind: Only jobs of this kind.
             after: Only jobs that follow this id in the given order: the next page.
@@ -86,15 +88,15 @@ class JobQueries:
         first, last = (before, None) if backwards else (after, before)
         start, end = ("(" + bound if bound else None for bound in (first, last))
         lower, upper = (end or "-", start or "+") if descending else (start or "-", end or "+")
-        found = self._scripts.run("list", kind or "*", status or "*", lower, upper, int(descending), limit + 1)
+        found = self._scripts.run("list", tenant or "*", kind or "*", status or "*", lower, upper, int(descending), limit + 1)
         records = [_record(*entry) for entry in found[:limit]]
         return Page(records[::-1] if backwards else records, len(found) > limit)
 
-    def counts(self) -> dict[JobStatus, int]:
-        """The number of jobs in each state."""
+    def counts(self, *, tenant: str | None = None) -> dict[JobStatus, int]:
+        """The number of jobs in each state, of one tenant or of all."""
         with translated_errors(), self._redis.pipeline(transaction=False) as pipeline:
             for status in JobStatus:
-                pipeline.zcard(f"{self._prefix}jobs:*:{status}")
+                pipeline.zcard(f"{self._prefix}jobs:{tenant or '*'}:*:{status}")
             return dict(zip(JobStatus, pipeline.execute(), strict=True))
 
     def requested_action(self, job_id: str) -> Action | None:
@@ -102,6 +104,11 @@ class JobQueries:
         with translated_errors():
             requested = self._redis.hget(self._key(job_id), "requested")
         return Action(cast(str, requested)) if requested else None
+
+    def seconds_run(self, job_id: str) -> float:
+        """How long a job was running, in its earlier attempts together."""
+        with translated_errors():
+            return float(cast(str, self._redis.hget(self._key(job_id), "ran_ms") or "0")) / 1000
 
     def snapshots(self, job_id: str) -> builtins.list[dict[str, Any]]:
         """The manifests of the committed snapshots, in the order of their cycles."""
@@ -183,7 +190,7 @@ def _event(entry_id: str, fields: dict[str, str]) -> Event:
     return Event(int(entry_id.partition("-")[0]), fields["type"], rfc3339(int(fields["at"])), orjson.loads(fields["data"]))
 
 
-def _record(flat_fields: list[str], transitions: list[str], rank: int | None) -> JobRecord:
+def _record(flat_fields: list[str], transitions: list[str], num_before: int | None) -> JobRecord:
     """Reads the job's hash; every field that a new job doesn't have may be absent."""
     fields = dict(zip(flat_fields[::2], flat_fields[1::2], strict=True))
 
@@ -204,6 +211,8 @@ def _record(flat_fields: list[str], transitions: list[str], rank: int | None) ->
         config=document("config"),
         progress=document("progress"),
         created_at=fields["created_at"],
+        tenant=fields.get("tenant", DEFAULT_TENANT),
+        priority=Priority(fields.get("priority", Priority.NORMAL)),
         parent_id=fields.get("parent_id"),
         max_lr_from=fields.get("max_lr_from"),
         started_at=moment("started_at"),
@@ -213,11 +222,12 @@ def _record(flat_fields: list[str], transitions: list[str], rank: int | None) ->
         attempt=int(fields.get("attempt", 0)),
         crashes=int(fields.get("crashes", 0)),
         owner=fields.get("owner"),
-        position=None if rank is None else rank + 1,
+        position=None if num_before is None else num_before + 1,
         snapshot_count=int(fields.get("snapshot_count", 0)),
         best=document("best"),
         error=document("error"),
         stop_reason=fields.get("stop_reason"),
+        extensions=int(fields.get("extensions", 0)),
         requested_action=Action(fields["requested"]) if "requested" in fields else None,
         transitions=[{**change, "at": rfc3339(int(change["at"]))} for change in map(orjson.loads, transitions)],
     )

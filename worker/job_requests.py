@@ -9,6 +9,7 @@ from clr.landscape_config import LandscapeSettings
 from clr.strict_model import StrictModel
 from clr.study_config import StudyConfig
 from worker.evaluate_config import EvaluateConfig
+from worker.jobs import Priority
 
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
@@ -18,10 +19,21 @@ Name = Annotated[str, Field(min_length=1, max_length=200, description="A name fo
 
 
 class JobLabels(StrictModel):
-    """What every request may say for people; its kind says the rest."""
+    """What every request may say for people and about its turn; its kind says the rest."""
 
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)
+    max_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=10**9,
+        description="Longest running time in seconds, all attempts together; then the job fails as time_limit, and its snapshots stay "
+        "usable. A study's runs have as much each. Null: as long as the service allows.",
+    )
+    priority: Priority = Field(
+        Priority.NORMAL,
+        description="Jobs of a higher one are taken first; within one, tenants take turns. A study's runs have the study's.",
+    )
 
 
 def _settings_of(value: Any) -> Any:

@@ -10,7 +10,8 @@ from clr.landscape_config import LandscapeSettings, num_pairs
 from clr.strict_model import StrictModel
 from clr.study_config import StudyConfig
 from worker.evaluate_config import EvaluateConfig
-from worker.jobs import JobKind
+from worker.jobs import DEFAULT_TENANT, JobKind, Priority
+from worker.sealed_json import unsealed
 
 Json = dict[str, Any]
 
@@ -36,7 +37,10 @@ class SpecOfAnyKind(StrictModel):
     dataset_id: str
     metadata: dict[str, str]
     created_at: str = Field(description="RFC 3339, UTC.")
+    tenant: str = Field(DEFAULT_TENANT, description="Whose job it is.")
+    priority: Priority = Field(Priority.NORMAL, description="Which jobs are taken before it.")
     parent_id: str | None = Field(None, description="The job that this one belongs to.")
+    max_seconds: float | None = Field(None, description="Running time after which it fails, all attempts together.")
     idempotency_key_sha256: str | None = Field(None, description="Hash of the Idempotency-Key that it was submitted with.")
     body_sha256: str = Field("", description="Hash of the request's body.")
 
@@ -53,6 +57,8 @@ class SpecOfAnyKind(StrictModel):
             **{name: orjson.dumps(document).decode() for name, document in documents.items()},
             "config": orjson.dumps(self.model_dump(mode="json")["config"]).decode(),
             "created_at": self.created_at,
+            "tenant": self.tenant,
+            "priority": self.priority.value,
         }
         return fields | {name: value for name, value in self.origins().items() if value is not None}
 
@@ -165,9 +171,20 @@ _SPECS: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 
 
 def read_spec(document: bytes | str) -> JobSpec:
-    """Reads a stored spec.
+    """Reads a stored spec, with its checksum or without.
+
+    Raises:
+        pydantic.ValidationError: It is none.
+        SealBrokenError: It is damaged.
+    """
+    content = document.encode() if isinstance(document, str) else document
+    return spec_of(unsealed(content))
+
+
+def spec_of(document: Json) -> JobSpec:
+    """The spec that a stored document is.
 
     Raises:
         pydantic.ValidationError: It is none.
     """
-    return _SPECS.validate_json(document)
+    return _SPECS.validate_json(orjson.dumps(document))

@@ -1,13 +1,14 @@
 """The job store: every change of a job is one Lua script in Redis, so it happens as a whole or not at all.
 
 A worker's right to change a job is its epoch, the fencing token of its claim: each script refuses one that is not the
-latest. The scripts stand in ``worker/lua``, with their arguments and answers in their heads.
+latest. What users ask of jobs stands in ``worker.job_verbs``, what is read of them in ``worker.job_queries``, the scripts in
+``worker/lua``, with their arguments and answers in their heads.
 
 Exceptions: ``JobStoreError`` with ``StoreUnavailable``, ``JobMissing``, ``InvalidState``, ``IdempotencyMismatch``,
-``DatasetGone``, ``DatasetInUse``, ``StudyOver`` and ``RunInUse``. Every method may raise ``StoreUnavailable``, within about two seconds.
+``DatasetGone``, ``DatasetInUse``, ``StudyOver``, ``RunInUse`` and ``ExtendedMeanwhile``. Every method may raise
+``StoreUnavailable``, within about two seconds.
 """
 
-import builtins
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,21 @@ import redis
 
 from worker import redis_connection
 from worker.fleet import Fleet
-from worker.job_queries import METRIC_COLUMNS, Event, JobQueries, Metrics, Page
+from worker.job_errors import (
+    DatasetGone,
+    DatasetInUse,
+    ExtendedMeanwhile,
+    IdempotencyMismatch,
+    InvalidState,
+    JobMissing,
+    RunGoesOn,
+    RunInUse,
+    StudyOver,
+)
+from worker.job_queries import METRIC_COLUMNS, Event, Metrics, Page
 from worker.job_specs import JobSpec
-from worker.jobs import IDEMPOTENCY_SECONDS, Action, JobKind, JobRecord, Phase, TerminalStatus, allowed_actions, key_sha256
+from worker.job_verbs import JobVerbs
+from worker.jobs import DEFAULT_TENANT, IDEMPOTENCY_SECONDS, Action, JobKind, Phase, TerminalStatus, key_sha256
 from worker.redis_connection import JobStoreError, StoreUnavailable
 from worker.restoration import Restoration
 from worker.results import end_reason, snapshot_event
@@ -36,6 +49,7 @@ __all__ = [
     "DatasetGone",
     "DatasetInUse",
     "Event",
+    "ExtendedMeanwhile",
     "IdempotencyMismatch",
     "InvalidState",
     "JobMissing",
@@ -51,68 +65,6 @@ __all__ = [
     "SubmitResult",
     "connect",
 ]
-
-DELETED_DATASET_SECONDS = 86_400
-"""How long a deleted dataset is refused to submissions that began before its deletion."""
-
-
-class JobMissing(JobStoreError):
-    """There is no job of this id."""
-
-
-class InvalidState(JobStoreError):
-    """The job's state doesn't allow this; ``allowed`` says what it allows."""
-
-    def __init__(self, record: JobRecord, action: str) -> None:
-        self.record = record
-        self.allowed = allowed_actions(record.status)
-        super().__init__(f"{action} is not possible for {record.id}, which is {record.status}: it allows {', '.join(self.allowed)}")
-
-
-class IdempotencyMismatch(JobStoreError):
-    """The idempotency key was used before, with another body; ``job_id`` is what it made then."""
-
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        super().__init__(f"this Idempotency-Key made {job_id} from another body: use a new key for a new job")
-
-
-class DatasetGone(JobStoreError):
-    """The dataset was deleted while the job was being submitted."""
-
-
-class StudyOver(JobStoreError):
-    """The study of a run has ended, or has got all its runs."""
-
-
-class RunGoesOn(InvalidState):
-    """A study that was cancelled has runs that have not ended yet."""
-
-    def __init__(self, record: JobRecord, run_id: str) -> None:
-        super().__init__(record, "delete")
-        self.args = (f"{record.id} cannot be deleted yet, since its run {run_id} is still ending: ask again in a moment",)
-
-
-class RunInUse(JobStoreError):
-    """A study has the run, in its table or soon; ``job_ids`` is that study."""
-
-    def __init__(self, job_id: str, study_id: str, *, has_ended: bool) -> None:
-        self.job_ids = [study_id]
-        remedy = "whose result names it" if has_ended else "which has not ended"
-        super().__init__(
-            f"{job_id} is a run of the study {study_id}, {remedy}: delete the study, once it has ended, and its runs go with it"
-        )
-
-
-class DatasetInUse(JobStoreError):
-    """Jobs use the dataset; ``job_ids`` are theirs."""
-
-    def __init__(self, dataset_id: str, job_ids: builtins.list[str]) -> None:
-        self.job_ids = job_ids
-        jobs = f"{len(job_ids)} {'job' if len(job_ids) == 1 else 'jobs'}"
-        super().__init__(
-            f"{dataset_id} is used by {jobs} ({', '.join(job_ids[:3])}{', …' if len(job_ids) > 3 else ''}): delete those first"
-        )
 
 
 @dataclass(frozen=True)
@@ -156,7 +108,10 @@ class Commit(StrEnum):
     """The job belongs to a later epoch."""
 
 
-LostAttempt = Literal["requeued", "failed", "cancelled", "fenced", "held"]
+LostAttempt = Literal["requeued", "failed", "cancelled", "paused", "fenced", "held"]
+
+EXTENDED = 2
+"""FINISH's answer where the job has got more cycles meanwhile."""
 
 
 def connect(settings: Settings) -> redis.Redis:
@@ -168,16 +123,16 @@ def connect(settings: Settings) -> redis.Redis:
     return redis_connection.connect(required_redis_url(settings))
 
 
-class JobStore(JobQueries, RunQueries, Fleet, Restoration):
+class JobStore(JobVerbs, RunQueries, Fleet, Restoration):
     """The jobs and workers of one service."""
 
-    def find_submission(self, idempotency_key: str, body_sha256: str) -> str | None:
-        """The job that this key made before; None for a new key. Saves preparing a job that exists.
+    def find_submission(self, idempotency_key: str, body_sha256: str, *, tenant: str = DEFAULT_TENANT) -> str | None:
+        """The job that this key of the tenant's made before; None for a new key. Saves preparing a job that exists.
 
         Raises:
             IdempotencyMismatch: The body was another one.
         """
-        result, job_id = self._scripts.run("find_submission", key_sha256(idempotency_key), body_sha256)
+        result, job_id = self._scripts.run("find_submission", tenant, key_sha256(idempotency_key), body_sha256)
         if result == "mismatch":
             raise IdempotencyMismatch(job_id)
         return job_id or None
@@ -192,7 +147,7 @@ class JobStore(JobQueries, RunQueries, Fleet, Restoration):
         """
         key = key_sha256(idempotency_key) if idempotency_key else ""
         study = spec.parent_id or "" if spec.kind is JobKind.TRAIN else ""
-        heads = (spec.id, spec.kind, spec.dataset_id, key, body_sha256, IDEMPOTENCY_SECONDS, int(spec.waits_for_runs), study)
+        heads = (spec.id, spec.kind, spec.dataset_id, key, body_sha256, IDEMPOTENCY_SECONDS, int(spec.waits_for_runs), study, spec.tenant)
         result, answer = self._scripts.run("submit", *heads, *_flat(spec.record_fields()))
         if result == "mismatch":
             raise IdempotencyMismatch(answer)
@@ -205,6 +160,11 @@ class JobStore(JobQueries, RunQueries, Fleet, Restoration):
     def wake(self, job_id: str, reason: str) -> bool:
         """Queues a job that has waited for its own runs; False where it doesn't wait any more. Publish its message then."""
         return bool(self._scripts.run("wake", job_id, reason))
+
+    def next_job(self) -> str | None:
+        """The job that a worker is to claim: by priority, then the tenants in turn, then arrival; None where nothing waits."""
+        found: str | None = self._scripts.run("next_job")
+        return found
 
     def claim(self, job_id: str, owner: str, lease_ms: int, max_crashes: int) -> Claim | Refused:
         """Takes a job that waits, or one whose worker has been silent for longer than its lease (which counts as a crash)."""
@@ -267,11 +227,21 @@ class JobStore(JobQueries, RunQueries, Fleet, Restoration):
         return Commit(self._scripts.run("commit_snapshot", job_id, epoch, cycle, *documents))
 
     def release(self, job_id: str, epoch: int, reason: str) -> bool:
-        """Gives a job back to the queue after a clean checkpoint, without counting a crash; False where it is not ours."""
+        """Gives a job back after a clean checkpoint, without counting a crash: it is queued, or paused or cancelled where that was asked.
+
+        False where it is not ours.
+        """
         return bool(self._scripts.run("release", job_id, epoch, reason))
 
     def finish(
-        self, job_id: str, epoch: int, status: TerminalStatus, *, error: dict[str, Any] | None = None, stop_reason: str | None = None
+        self,
+        job_id: str,
+        epoch: int,
+        status: TerminalStatus,
+        *,
+        error: dict[str, Any] | None = None,
+        stop_reason: str | None = None,
+        extensions: int | None = None,
     ) -> bool:
         """Ends a job whose result is stored; False where it is not ours.
 
@@ -281,64 +251,22 @@ class JobStore(JobQueries, RunQueries, Fleet, Restoration):
             status: How it ended.
             error: category, message and suggestion of a failure.
             stop_reason: Why it succeeded before its planned end.
+            extensions: How many the result counts; None for jobs that are never extended.
+
+        Raises:
+            ExtendedMeanwhile: The job has got more cycles.
         """
         reason = end_reason(status, error, stop_reason)
-        return bool(self._scripts.run("finish", job_id, epoch, status, reason, _json(error) if error else "", stop_reason or ""))
+        counted = "" if extensions is None else extensions
+        answer = self._scripts.run("finish", job_id, epoch, status, reason, _json(error) if error else "", stop_reason or "", counted)
+        if answer == EXTENDED:
+            raise ExtendedMeanwhile(f"{job_id} was extended while its end was being recorded")
+        return bool(answer)
 
     def fail_attempt(self, job_id: str, epoch: int, reason: str, max_crashes: int) -> LostAttempt:
-        """Counts a crash of the trainer: the job waits again, has failed for good, or is cancelled where that was asked."""
+        """Counts a crash of the trainer: the job waits again, has failed for good, or is cancelled or paused where that was asked."""
         outcome: LostAttempt = self._scripts.run("fail_attempt", job_id, epoch, max_crashes, reason)
         return outcome
-
-    def request(self, job_id: str, action: Action) -> JobRecord:
-        """Asks a job to end. A queued one is cancelled at once; repeating what was asked or took effect changes nothing.
-
-        Raises:
-            JobMissing: There is no such job.
-            InvalidState: Its state doesn't allow it.
-        """
-        answer = self._scripts.run("request", job_id, action)
-        record = self.get(job_id)
-        if answer == "missing" or record is None:
-            raise JobMissing(f"there is no job {job_id}")
-        if answer == "invalid":
-            raise InvalidState(record, action)
-        return record
-
-    def begin_delete(self, job_id: str) -> None:
-        """Marks a job that has ended for deletion (see worker.deletion).
-
-        Raises:
-            JobMissing: There is no such job.
-            InvalidState: It has not ended.
-        """
-        self._delete("begin_delete", job_id)
-
-    def delete(self, job_id: str) -> None:
-        """Forgets a job that has ended; its dataset is free of it. Its artifacts must be gone.
-
-        Raises:
-            JobMissing: There is no such job.
-            InvalidState: It has not ended.
-        """
-        self._delete("delete", job_id)
-
-    def _delete(self, script: str, job_id: str) -> None:
-        answer = self._scripts.run(script, job_id)
-        if answer == "missing":
-            raise JobMissing(f"there is no job {job_id}")
-        if answer == "invalid" and (record := self.get(job_id)):
-            raise InvalidState(record, "delete")
-
-    def delete_dataset_guard(self, dataset_id: str) -> None:
-        """Refuses the dataset to later submissions, so that its files can be removed.
-
-        Raises:
-            DatasetInUse: Jobs use it.
-        """
-        job_ids = self._scripts.run("delete_dataset", dataset_id, DELETED_DATASET_SECONDS)
-        if job_ids:
-            raise DatasetInUse(dataset_id, sorted(job_ids))
 
 
 def _json(value: object) -> str:
@@ -346,5 +274,5 @@ def _json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _flat(fields: dict[str, str]) -> builtins.list[str]:
+def _flat(fields: dict[str, str]) -> list[str]:
     return [text for pair in fields.items() for text in pair]

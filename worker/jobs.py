@@ -18,7 +18,7 @@ class JobStatus(StrEnum):
     RUNNING = "running"
     """A worker holds its lease."""
     PAUSED = "paused"
-    """Holds a checkpoint and no worker until someone resumes it."""
+    """Holds no worker until someone resumes it; what it had done is in its checkpoint."""
     SUCCEEDED = "succeeded"
     """Ended with everything it was asked for, or with what there was when someone stopped it (stop_reason)."""
     FAILED = "failed"
@@ -34,6 +34,21 @@ class JobStatus(StrEnum):
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 TerminalStatus = Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED]
+
+
+DEFAULT_TENANT = "default"
+"""Whose jobs are those of a service that asks for no keys, and of specs from before there were tenants."""
+
+
+class Priority(StrEnum):
+    """Which jobs are taken first; those of a lower priority wait as long as there is one of a higher one."""
+
+    LOW = "low"
+    """When nothing else waits."""
+    NORMAL = "normal"
+    """The default."""
+    HIGH = "high"
+    """Before all others."""
 
 
 class JobKind(StrEnum):
@@ -54,6 +69,8 @@ class Phase(StrEnum):
 
     WAITING_FOR_WORKER = "waiting_for_worker"
     """No worker has taken it yet."""
+    PAUSED = "paused"
+    """It rests."""
     WAITING_FOR_RUNS = "waiting_for_runs"
     """The train jobs that it compares have not all ended; no worker can take it before."""
     PREPARING_DATA = "preparing_data"
@@ -69,7 +86,7 @@ class Phase(StrEnum):
     EVALUATING = "evaluating"
     """Metrics of a snapshot or of the ensemble are being computed."""
     STOPPING = "stopping"
-    """A cancel or stop is being carried out."""
+    """A cancel, stop or pause is being carried out."""
     FINALIZING = "finalizing"
     """Everything is computed; the result is being stored."""
 
@@ -77,6 +94,8 @@ class Phase(StrEnum):
 class Action(StrEnum):
     """What someone may ask of a job that runs; a later one in this list replaces an earlier one that was requested before."""
 
+    PAUSE = "pause"
+    """Checkpoint, and give the device back until someone resumes the job."""
     STOP_CYCLE_END = "stop_cycle_end"
     """End after the current cycle's snapshot and keep what there is."""
     STOP_NOW = "stop_now"
@@ -100,19 +119,10 @@ class ErrorCategory(StrEnum):
     """Its worker or trainer died too often without progress."""
     DISK_FULL = "disk_full"
     """The artifact store had no room."""
+    TIME_LIMIT = "time_limit"
+    """It has run for longer than it may; snapshots taken so far stay usable."""
     INTERNAL = "internal"
     """A defect of this program."""
-
-
-def allowed_actions(status: JobStatus) -> tuple[str, ...]:
-    """The verbs that a job in this state accepts."""
-    match status:
-        case JobStatus.QUEUED:
-            return ("cancel",)
-        case JobStatus.RUNNING | JobStatus.PAUSED:
-            return ("cancel", "stop")
-        case JobStatus.SUCCEEDED | JobStatus.FAILED | JobStatus.CANCELLED:
-            return ("delete",)
 
 
 @dataclass(frozen=True)
@@ -121,15 +131,18 @@ class JobRecord:
 
     Attributes:
         phase: None once the job is terminal.
+        tenant: Whose it is; never changes.
+        priority: Which jobs are taken before it.
         parent_id: The job that this one belongs to.
         max_lr_from: The range test from which its max_lr was taken.
         epoch: The fencing token of the latest claim; grows with every claim, 0 before the first.
         attempt: Claims so far.
         crashes: Attempts lost in a row without progress.
-        position: Place in the queue, 1 is next; None unless queued.
+        position: Place in the queue, 1 is next; None unless queued for a worker.
         best: The best snapshot so far: cycle and metrics.
         error: category, message, suggestion.
-        requested_action: The cancel or stop that the worker has still to carry out.
+        extensions: How many times it has got more cycles.
+        requested_action: The cancel, stop or pause that the worker has still to carry out.
         started_at: First claim. RFC 3339 UTC, as all times.
         training_started_at: First optimizer step, or the first of what its kind does in place of training.
         config: The configuration of its kind, resolved as far as it is known.
@@ -146,6 +159,8 @@ class JobRecord:
     config: dict[str, Any]
     progress: dict[str, Any]
     created_at: str
+    tenant: str = DEFAULT_TENANT
+    priority: Priority = Priority.NORMAL
     parent_id: str | None = None
     max_lr_from: str | None = None
     started_at: str | None = None
@@ -160,8 +175,33 @@ class JobRecord:
     best: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     stop_reason: str | None = None
+    extensions: int = 0
     requested_action: Action | None = None
     transitions: list[dict[str, Any]] = field(default_factory=list)
+
+
+def allowed_actions(record: JobRecord) -> tuple[str, ...]:
+    """The verbs that a job accepts as it is now."""
+    match record.status:
+        case JobStatus.QUEUED:
+            return ("cancel", "pause")
+        case JobStatus.RUNNING:
+            return ("cancel", "stop", "pause", "extend") if is_extensible(record) else ("cancel", "stop", "pause")
+        case JobStatus.PAUSED:  # a study whose runs have not ended has nothing yet that a stop would keep
+            return ("cancel", "resume") if record.kind is JobKind.STUDY else ("cancel", "stop", "resume")
+        case JobStatus.SUCCEEDED:
+            return ("delete", "extend") if is_extensible(record) else ("delete",)
+        case JobStatus.FAILED | JobStatus.CANCELLED:
+            return ("delete",)
+
+
+def is_extensible(record: JobRecord) -> bool:
+    """Whether the job is one that can have more cycles: a training of a fixed number of them, that nobody has stopped."""
+    if record.kind is not JobKind.TRAIN or record.parent_id is not None or record.stop_reason is not None:
+        return False
+    schedule = record.config.get("schedule", {})
+    is_fixed = schedule.get("type") == "warm_restarts" and isinstance(schedule.get("cycles"), int) and record.config.get("budget") is None
+    return is_fixed and record.requested_action in (None, Action.PAUSE)
 
 
 def key_sha256(idempotency_key: str) -> str:

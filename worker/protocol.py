@@ -42,6 +42,7 @@ class TrainerJob(Line):
     spec: JobSpec
     dataset_path: str
     checkpoint_path: str | None
+    older_checkpoints: tuple[str, ...] = ()  # for where the first is of no use here, the newest first
     checkpoint_seconds: float
     files: Mapping[str, str] = {}  # further files by names of the kind's own, verified (see worker.job_inputs)
     documents: Mapping[str, Json] = {}  # what the kind needs to know of other jobs, by names of its own
@@ -80,6 +81,7 @@ class Started(Line):
     step: int = 0  # completed steps: those of the checkpoint, if there is one
     rows: Sequence[Row] = ()  # the history so far
     plan: Sequence[Json] = ()  # the checkpoint's changes of plan: the members of Replanned but for its type
+    passed_over: Sequence[str] = ()  # why checkpoints that are intact could not be used
     differences: Sequence[str] = ()  # how this environment differs from the checkpoint's; not empty: the bits may differ
 
 
@@ -200,7 +202,7 @@ class Failed(Line):
     """The run cannot go on, and another attempt would fail alike."""
 
     type: Literal["failed"] = "failed"
-    category: Literal["user", "data", "diverged", "out_of_memory", "disk_full", "internal"]
+    category: Literal["user", "data", "diverged", "out_of_memory", "disk_full", "time_limit", "internal"]
     message: str
     suggestion: str
 

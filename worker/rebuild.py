@@ -1,28 +1,28 @@
 """Reads all jobs back from the artifact store, which is the truth, into a database that has lost them."""
 
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-
-from pydantic import ValidationError
+from itertools import pairwise
 
 from worker import records
 from worker.artifacts import ArtifactDamaged, ArtifactMissing, ArtifactStore
-from worker.ids import is_id
-from worker.job_specs import read_spec
+from worker.failpoints import failpoint
+from worker.ids import is_id, unix_ms_of
 from worker.job_store import JobStore
-from worker.restoration import StoredJob
+from worker.jobs import IDEMPOTENCY_SECONDS
+from worker.stored_jobs import read_job
+from worker.stored_specs import stored_spec
 
 logger = logging.getLogger(__name__)
 
+DELETED = "deleted.json"
 READERS = 8
 BATCH = 100
 """Jobs between two looks at whether to go on."""
 
-_SNAPSHOT = re.compile(rf"snapshots/(\d+)/{re.escape(records.MANIFEST)}")
-_CHECKPOINT = re.compile(rf"checkpoints/(\d+)-\d+/{re.escape(records.MANIFEST)}")
+STANDING_BATCH = 1000
 
 
 def rebuild(store: JobStore, artifacts: ArtifactStore, *, may_go_on: Callable[[], bool] = lambda: True) -> int | None:
@@ -39,29 +39,58 @@ def rebuild(store: JobStore, artifacts: ArtifactStore, *, may_go_on: Callable[[]
     token = store.begin_rebuild()
     if token is None:
         return None
+    failpoint("rebuild.begun")
     folders = job_folders(artifacts)
-    job_ids = sorted(job_id for job_id, names in folders.items() if "spec.json" in names)
+    job_ids = sorted(job_id for job_id, names in folders.items() if "spec.json" in names and DELETED not in names)
+    for job_id in sorted(job_id for job_id, names in folders.items() if not {"spec.json", DELETED} & names):
+        logger.error("job %s: its spec is lost, so it cannot be restored; what else there is of it stays in the artifact store", job_id)
     outcomes: list[str] = []
     with ThreadPoolExecutor(READERS, thread_name_prefix="rebuild") as readers:
+        abandoned = _abandoned(artifacts, readers, {job_id: folders[job_id] for job_id in job_ids})
+        for job_id in abandoned:
+            logger.warning("job %s: removed, since its submission was repeated under another id before anyone had its answer", job_id)
+            artifacts.delete_prefix(records.job_prefix(job_id))
+        job_ids = [job_id for job_id in job_ids if job_id not in abandoned]
         for start in range(0, len(job_ids), BATCH):
             if not may_go_on():
                 return None
             batch = job_ids[start : start + BATCH]
+            failpoint("rebuild.batch")
             outcomes += readers.map(lambda job_id: _restore(store, artifacts, token, job_id, folders[job_id]), batch)
     if "void" in outcomes or not store.end_rebuild(token):
         return None
+    failpoint("rebuild.ended")
     num_restored = outcomes.count("restored")
     if num_restored:
         logger.warning("Redis had lost its data: %d jobs were restored from the artifact store", num_restored)
     return num_restored
 
 
+def recheck(store: JobStore, artifacts: ArtifactStore) -> list[str]:
+    """Puts a database in doubt that lacks stored jobs though it says that it has all, and returns their ids.
+
+    A server comes back without its latest writes where the end of its log was lost, or a replica took over that lagged behind.
+    """
+    job_ids = [name for name in artifacts.list_names("jobs") if is_id("job", name)]
+    missing: list[str] = []
+    for start in range(0, len(job_ids), STANDING_BATCH):
+        batch = job_ids[start : start + STANDING_BATCH]
+        missing += [job_id for job_id, stands in zip(batch, store.standing(batch), strict=True) if stands is None]
+    lost = [
+        job_id for job_id in missing if artifacts.exists(records.spec_key(job_id)) and not artifacts.exists(records.deleted_key(job_id))
+    ]
+    if lost:
+        logger.error("Redis lacks %d jobs that are stored, such as %s: they are read back", len(lost), lost[0])
+        store.doubt()
+    return lost
+
+
 def remove_half_deleted(artifacts: ArtifactStore) -> list[str]:
-    """Removes what is left of jobs without a spec: it is the first object of a job to be made, and the first to go."""
+    """Removes what is left of jobs whose deletion was interrupted. (One that merely lacks its spec was damaged: it is left alone.)"""
     removed = []
     for job_id, names in job_folders(artifacts).items():
-        if "spec.json" not in names and not artifacts.exists(records.spec_key(job_id)):
-            artifacts.delete_prefix(records.job_prefix(job_id))
+        if DELETED in names:
+            artifacts.delete_prefix(records.job_prefix(job_id), last=records.deleted_key(job_id))
             removed.append(job_id)
     return removed
 
@@ -76,23 +105,38 @@ def job_folders(artifacts: ArtifactStore) -> dict[str, set[str]]:
     return folders
 
 
+def _abandoned(artifacts: ArtifactStore, readers: ThreadPoolExecutor, folders: dict[str, set[str]]) -> set[str]:
+    """Specs of submissions that came no further, and were repeated with their key: of several tries the last one became the job."""
+    bare = {job_id for job_id, names in folders.items() if all(name.startswith("spec.") for name in names)}
+    if not bare:
+        return set()
+    tries: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for job_id, key in zip(sorted(folders), readers.map(lambda job_id: _submission_key(artifacts, job_id), sorted(folders)), strict=True):
+        if key is not None:
+            tries[key].append(job_id)
+    return {
+        earlier
+        for ids in tries.values()
+        for earlier, later in pairwise(ids)
+        if earlier in bare and unix_ms_of(later) - unix_ms_of(earlier) < IDEMPOTENCY_SECONDS * 1000
+    }
+
+
+def _submission_key(artifacts: ArtifactStore, job_id: str) -> tuple[str, str] | None:
+    """Tenant and hash of the Idempotency-Key that a job was submitted with."""
+    try:
+        spec = stored_spec(artifacts, job_id)
+    except (ArtifactMissing, ArtifactDamaged):  # it is told where the job is restored
+        return None
+    return (spec.tenant, spec.idempotency_key_sha256) if spec.idempotency_key_sha256 else None
+
+
 def _restore(store: JobStore, artifacts: ArtifactStore, token: str, job_id: str, names: set[str]) -> str:
     try:
-        job = _read(artifacts, job_id, names)
+        job = read_job(artifacts, job_id, names)
     except ArtifactMissing:
         return "deleted"
-    except (ArtifactDamaged, ValidationError, KeyError) as error:
+    except (ArtifactDamaged, ValueError, KeyError, TypeError) as error:
         logger.error("job %s: it could not be restored: %s", job_id, error)  # noqa: TRY400  (it says why; a trace would hide it)
         return "damaged"
     return store.restore(token, job)
-
-
-def _read(artifacts: ArtifactStore, job_id: str, names: set[str]) -> StoredJob:
-    cycles = sorted(int(match[1]) for match in map(_SNAPSHOT.fullmatch, names) if match)
-    manifests = [records.read_document(artifacts, f"{records.snapshot_prefix(job_id, cycle)}/{records.MANIFEST}") for cycle in cycles]
-    return StoredJob(
-        spec=read_spec(artifacts.read(records.spec_key(job_id))),
-        result=records.read_document(artifacts, records.result_key(job_id)) if "result.json" in names else None,
-        manifests=[manifest for manifest in manifests if manifest is not None],
-        checkpoint_step=max((int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match), default=0),
-    )

@@ -4,20 +4,25 @@ All it does is atomic and repeatable, so two leaders at once do no harm.
 """
 
 import logging
+import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from worker.amendments import file_amendments
 from worker.artifacts import AlreadyExists, ArtifactError, ArtifactStore
 from worker.deletion import delete_job
+from worker.failpoints import failpoint
 from worker.job_store import JobMissing, JobStore, StoreUnavailable
-from worker.rebuild import rebuild, remove_half_deleted
+from worker.rebuild import rebuild, recheck, remove_half_deleted
 from worker.records import result_key, write_document
 from worker.results import result_of
 from worker.settings import Settings
+from worker.stored_results import has_result, move_earlier_result
 from worker.studies import advance_studies
 
 logger = logging.getLogger(__name__)
@@ -55,11 +60,12 @@ def run_reconciler(store: JobStore, artifacts: ArtifactStore, publish: Publish, 
     Leases are trusted only when Redis has answered for two beats on end: while it was away, or this machine slept,
     nobody could renew one.
     """
-    name = secrets.token_hex(8)
+    name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     grace_seconds = 2 * settings.beat_seconds
     leases_trusted_at = time.monotonic() + grace_seconds
     next_sweep = time.monotonic() + SWEEP_SECONDS
     last_pass = time.time()
+    checked_life = ""
 
     def may_go_on() -> bool:
         return not stop.is_set() and store.acquire_leader(name, int(REBUILD_LEADER_SECONDS * 1000))
@@ -70,7 +76,12 @@ def run_reconciler(store: JobStore, artifacts: ArtifactStore, publish: Publish, 
         last_pass = time.time()
         try:
             if store.acquire_leader(name, int(LEADER_SECONDS * 1000)):
+                failpoint("reconciler.leading")
                 rebuild(store, artifacts, may_go_on=may_go_on)
+                if (life := store.server_life()) != checked_life:
+                    if recheck(store, artifacts):
+                        rebuild(store, artifacts, may_go_on=may_go_on)
+                    checked_life = life
                 trust_leases = time.monotonic() >= leases_trusted_at
                 reconcile_once(store, artifacts, publish, max_crashes=settings.max_crashes, trust_leases=trust_leases)
                 if time.monotonic() >= next_sweep:
@@ -111,12 +122,14 @@ def reconcile_once(
         outcome = store.requeue_expired(job_id, max_crashes)
         logger.warning("job %s: its worker was lost, it is %s", job_id, outcome)
         if outcome == "requeued":
+            failpoint("reconciler.requeued")
             requeued.append(job_id)
             publish(job_id)
         elif outcome != "held":
             ended.append(job_id)
     _finish_deletions(store, artifacts)
     filed = _file_results(store, artifacts)
+    _file_amendments(store, artifacts)
     woken = advance_studies(store, artifacts, publish)
     republished = store.unannounced(int(unannounced_seconds * 1000))
     for job_id in republished:
@@ -135,6 +148,15 @@ def _finish_deletions(store: JobStore, artifacts: ArtifactStore) -> None:
             logger.warning("job %s: it could not be deleted yet: %s", job_id, error)
 
 
+def _file_amendments(store: JobStore, artifacts: ArtifactStore) -> None:
+    """Stores what was changed about jobs where nobody has done so: a worker lost while it paused one, an API process that was killed."""
+    for job_id in store.unamended():
+        try:
+            file_amendments(store, artifacts, job_id)
+        except ArtifactError as error:
+            logger.warning("job %s: that it was paused, resumed or extended could not be stored yet: %s", job_id, error)
+
+
 def _file_results(store: JobStore, artifacts: ArtifactStore) -> list[str]:
     """Stores the result of jobs that ended without a supervisor to do it; returns their ids.
 
@@ -144,9 +166,11 @@ def _file_results(store: JobStore, artifacts: ArtifactStore) -> list[str]:
     for job_id in store.unfiled():
         try:
             record = store.get(job_id)
-            if record is not None and not artifacts.exists(result_key(job_id)):
+            if record is not None and record.status.is_terminal and not has_result(artifacts, job_id, extensions=record.extensions):
+                move_earlier_result(artifacts, job_id, extensions=record.extensions)
                 with suppress(AlreadyExists):  # its supervisor was faster
                     write_document(artifacts, result_key(job_id), result_of(store, record))
+                    failpoint("reconciler.result_stored")
                     filed.append(job_id)
                 if store.get(job_id) is None or job_id in store.deleting():  # its deletion may not have seen the result
                     artifacts.delete(result_key(job_id))

@@ -8,6 +8,9 @@ from worker.jobs import JobRecord, JobStatus
 
 SNAPSHOT_EVENT_FIELDS = ("cycle", "step", "epoch", "learning_rate", "is_minimum", "metrics", "ensemble")
 
+LASTING = ("attempt", "epoch", "started_at", "training_started_at", "transitions")
+"""Fields of the live record that a result keeps, for a database that has lost it."""
+
 Json = dict[str, Any]
 
 
@@ -32,6 +35,8 @@ def result_document(
     rows: Sequence[Sequence[float | None]],
     config: Json | None,
     output: Json,
+    record: JobRecord | None = None,
+    extensions: int = 0,
 ) -> Json:
     """What came of a job: the document that the artifact store keeps.
 
@@ -44,6 +49,8 @@ def result_document(
         rows: Its history, rows of METRIC_COLUMNS.
         config: The kind's configuration, resolved as far as it is known.
         output: What its kind is for besides snapshots.
+        extensions: How many times the job had got more cycles until then.
+        record: The live record, of which a rebuild wants to know more than the rest says.
     """
     manifests = list(manifests)
     return {
@@ -53,9 +60,12 @@ def result_document(
         "finished_at": finished_at,
         "snapshots": [{"cycle": each["cycle"], "snapshot_id": each["id"], "metrics": each["metrics"]} for each in manifests],
         "ensemble": [each["ensemble"] for each in manifests],
+        "manifests": manifests,  # whole, so that one that is lost comes back
         "history": {"columns": METRIC_COLUMNS, "rows": rows},
         "config": config,
         "output": output,
+        "extensions": extensions,
+        "record": None if record is None else {name: getattr(record, name) for name in LASTING},
     }
 
 
@@ -70,6 +80,8 @@ def result_of(store: JobQueries, record: JobRecord) -> Json:
         rows=store.metrics(record.id).rows,
         config=record.config,
         output={},  # only a worker has it
+        extensions=record.extensions,
+        record=record,
     )
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker import failpoints
 
 PREFIX = "SNAPCYCLE_"
 NO_REDIS = "no Redis server is configured: set SNAPCYCLE_REDIS_URL, or use `snapcycle up`, which starts its own"
@@ -37,6 +39,13 @@ def _redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise PydanticCustomError("redis_url", "must begin with redis://, rediss:// or unix://, such as redis://localhost:6379/0")
     return text
+
+
+def _failpoints(text: str) -> str:
+    try:
+        return failpoints.check(text)
+    except ValueError as error:
+        raise PydanticCustomError("failpoints", "{reason}", {"reason": str(error)}) from error
 
 
 class Settings(BaseSettings):
@@ -63,6 +72,32 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65_535, description="Port the API listens on; 0 takes a free one.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
 
+    auth: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether requests need an API key. auto: beyond this machine always, on loopback as soon as a key was ever made.",
+    )
+    key_pepper: SecretStr | None = Field(
+        None, description="Secret that API keys are hashed with, 16 characters or more. Empty: DATA_DIR/key_pepper, made once."
+    )
+    rate_limit: float = Field(
+        100.0, gt=0, le=10**6, description="Requests per second that one API key may send for long, in each API process."
+    )
+    rate_burst: int = Field(200, ge=1, le=10**6, description="Requests that one API key may send at once after a pause.")
+    max_connections: int = Field(4096, ge=16, le=10**6, description="Most open connections of one API process.")
+    head_seconds: float = Field(10.0, ge=0.1, le=600, description="Longest time for a request's line and headers, in seconds.")
+    body_stall_seconds: float = Field(
+        20.0, ge=0.1, le=600, description="Time in which a request's body must bring MIN_BODY_BYTES more, in seconds."
+    )
+    min_body_bytes: int = Field(
+        4096, ge=1, le=GIB, description="What a body that is being waited for must bring in BODY_STALL_SECONDS, in bytes."
+    )
+    max_queued_jobs: int = Field(20_000, ge=1, le=10**9, description="Most jobs of one tenant that wait at a time.")
+    max_tenant_dataset_bytes: int = Field(100 * GIB, ge=1024, le=2**60, description="Most bytes of stored datasets of one tenant.")
+    max_model_parameters: int = Field(100_000_000, ge=1, le=10**9, description="Most parameters of a network that a job may train.")
+    max_training_bytes: int = Field(
+        64 * GIB, ge=2**20, le=2**50, description="Most memory that training a network may take by its estimate, in bytes."
+    )
+
     max_upload_bytes: int = Field(GIB, ge=1024, le=2**44, description="Largest dataset upload, in bytes.")
     max_json_bytes: int = Field(MIB, ge=1024, le=GIB, description="Largest JSON request body outside predictions, in bytes.")
     max_predict_bytes: int = Field(64 * MIB, ge=1024, le=2**40, description="Largest body of a prediction, in bytes.")
@@ -78,12 +113,38 @@ class Settings(BaseSettings):
     )
 
     device: Annotated[str, AfterValidator(_device)] = Field("auto", description="Where a worker trains: auto, cpu, cuda or cuda:0.")
+    trainer_memory_bytes: int | None = Field(
+        None,
+        ge=64 * MIB,
+        le=2**50,
+        description="Most memory that a training process may take on the CPU beyond its libraries, in bytes. Empty: the machine's.",
+    )
+    trainer_file_bytes: int = Field(64 * GIB, ge=MIB, le=2**50, description="Largest file that a training process may write, in bytes.")
+    trainer_user_id: int | None = Field(
+        None,
+        ge=1,
+        le=2**31 - 1,
+        description="User that training processes run as, where the worker is root; must be able to read ARTIFACTS. Empty: the worker's.",
+    )
     lease_seconds: float = Field(30.0, ge=1, le=3600, description="How long a silent worker keeps its job, in seconds.")
     beat_seconds: float = Field(5.0, ge=0.1, le=600, description="How often a worker renews its lease, in seconds.")
     checkpoint_seconds: float = Field(30.0, ge=0.1, le=86_400, description="Longest training time between two checkpoints, in seconds.")
+    stall_seconds: float = Field(
+        600.0, ge=1, le=86_400, description="How long a trainer may say nothing before it counts as crashed, in seconds; a step is shorter."
+    )
+    max_job_seconds: float | None = Field(
+        None, ge=1, le=10**9, description="Longest running time of a job in seconds, and the most that max_seconds may say. Empty: any."
+    )
     max_crashes: int = Field(3, ge=1, le=100, description="Crashes without progress after which a job fails.")
     drain_seconds: float = Field(
-        15.0, ge=1, le=3600, description="Time a trainer gets for its last checkpoint when its worker stops, in seconds."
+        12.0,
+        ge=1,
+        le=3600,
+        description="Time a trainer gets for its last checkpoint when its worker stops or its job pauses, in seconds; the worker then "
+        "needs a moment to give the job back.",
+    )
+    failpoints: Annotated[str, AfterValidator(_failpoints)] | None = Field(
+        None, description="For tests only: where the processes fail on purpose (worker/failpoints.py). Empty: nowhere."
     )
 
     @model_validator(mode="after")

@@ -13,10 +13,11 @@ from clr.studies import plan_study
 from worker import records
 from worker.artifacts import AlreadyExists, ArtifactError, ArtifactMissing, ArtifactStore
 from worker.ids import derived_id
-from worker.job_specs import StudySpec, TrainSpec, read_spec
+from worker.job_specs import StudySpec, TrainSpec
 from worker.job_store import InvalidState, JobMissing, JobStore, StudyOver
 from worker.jobs import Action, JobKind
 from worker.run_queries import Standing
+from worker.stored_specs import stored_spec
 from worker.study_runs import run_spec
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def cancel_stray_runs(store: JobStore) -> None:
 def _study_spec(artifacts: ArtifactStore, study_id: str) -> StudySpec | None:
     """The spec of a study; None where it is being deleted."""
     try:
-        spec = read_spec(artifacts.read(records.spec_key(study_id)))
+        spec = stored_spec(artifacts, study_id)
     except ArtifactMissing:
         return None
     assert isinstance(spec, StudySpec), "only studies wait for runs"

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from clr.studies import plan_study
 from worker import records
 from worker.artifacts import ArtifactMissing, ArtifactStore
 from worker.job_specs import StudySpec
 from worker.jobs import JobStatus
+from worker.sealed_json import sealed
 from worker.study_runs import run_spec
 
 Json = dict[str, Any]
@@ -31,9 +30,11 @@ def study_inputs(artifacts: ArtifactStore, spec: StudySpec) -> tuple[dict[str, P
     for run in plan_study(spec.config).runs:
         child = run_spec(spec, run)
         key = records.result_key(child.id)
-        content = artifacts.read(key)
+        result = records.read_document(artifacts, key)
+        if result is None:
+            raise ArtifactMissing(f"the result of the run {child.id} is gone: submit the study again")
+        content = sealed(result)
         files[f"{run.key}/result"] = artifacts.local_path(key, hashlib.sha256(content).hexdigest(), len(content))
-        result = orjson.loads(content)
         cycles = [snapshot["cycle"] for snapshot in result["snapshots"]] if _is_whole(result) else []
         for cycle in cycles:
             manifest = records.read_document(artifacts, f"{records.snapshot_prefix(child.id, cycle)}/{records.MANIFEST}")

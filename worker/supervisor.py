@@ -6,23 +6,21 @@ be repeated, and ends at the first sign that the job belongs to someone else. Th
 """
 
 import logging
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import assert_never
 
-from pydantic import ValidationError
-
-from worker.artifacts import ArtifactDamaged, ArtifactMissing, ArtifactStore, ArtifactUnavailable, StoreFull
+from worker.artifacts import ArtifactDamaged, ArtifactMissing, ArtifactUnavailable, StoreFull
 from worker.attempt import Attempt, FencedError
-from worker.job_artifacts import JobArtifacts
-from worker.job_store import Claim, JobStore, StoreUnavailable
+from worker.bench import Bench, Outcome
+from worker.failpoints import failpoint
+from worker.job_artifacts import JobArtifacts, StagedFileDamaged
+from worker.job_store import Claim, StoreUnavailable
 from worker.jobs import Action, ErrorCategory, JobStatus, Phase
 from worker.protocol import (
     EXIT_DRAINED,
@@ -43,7 +41,11 @@ from worker.protocol import (
     Started,
     StopRequest,
 )
-from worker.trainer_process import TrainerProcess, WarmTrainers
+from worker.trainer_mailbox import Exited, Mailbox, read_trainer
+from worker.trainer_process import TrainerProcess
+from worker.watchdog import Watchdog
+
+__all__ = ["Bench", "Outcome", "supervise"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,69 +56,24 @@ GIVE_UP_SECONDS = 600
 """How long a training goes on while a store is away; then the lease is left to another worker."""
 
 
-class Outcome(StrEnum):
-    """What became of a job's message."""
-
-    REFUSED = "refused"
-    """The job was not to be had: the message was a duplicate, or late."""
-    FINISHED = "finished"
-    """The job has ended."""
-    RELEASED = "released"
-    """The worker is stopping; the job waits for another one, which resumes it."""
-    REQUEUED = "requeued"
-    """The trainer crashed; the job waits for its next attempt, unless that was the last."""
-    FENCED = "fenced"
-    """Another worker has the job."""
-    ABANDONED = "abandoned"
-    """A store was away too long; the lease ends by itself."""
-
-
-@dataclass(frozen=True)
-class _Exited:
-    """The trainer has ended, and all that it said has been read."""
-
-    status: int
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What a supervisor works with: the same for all jobs of a worker."""
-
-    worker_id: str
-    store: JobStore
-    artifacts: ArtifactStore
-    trainers: WarmTrainers
-    publish: Callable[[str], object]
-    is_draining: Callable[[], bool]
-    lease_seconds: float
-    beat_seconds: float
-    checkpoint_seconds: float
-    drain_seconds: float
-    max_crashes: int
-
-    @property
-    def lease_ms(self) -> int:
-        """The lease in the job store's unit."""
-        return int(self.lease_seconds * 1000)
-
-
 def supervise(job_id: str, bench: Bench) -> Outcome:
     """Runs a job as far as this worker can and returns what became of it.
 
     Raises:
         StoreUnavailable: The job store was away before the job was claimed; the reconciler will send the message again.
     """
+    failpoint("claim.before")
     claim = bench.store.claim(job_id, bench.worker_id, bench.lease_ms, bench.max_crashes)
     if not isinstance(claim, Claim):
         logger.info("job %s: its message was dropped (%s)", job_id, claim.reason)
         return Outcome.REFUSED
     logger.info("job %s: claimed with epoch %d", job_id, claim.epoch)
+    failpoint("claim.claimed")
     artifacts = JobArtifacts(bench.artifacts, job_id, claim.epoch)
     attempt = Attempt(bench.store, artifacts, job_id, claim.epoch, lease_ms=bench.lease_ms)
     trainer = bench.trainers.take()
-    mailbox: SimpleQueue[Message | _Exited] = SimpleQueue()
-    reader = Thread(target=_read, args=(trainer, mailbox), name=f"read-{trainer.pid}", daemon=True)
-    reader.start()
+    mailbox: Mailbox = SimpleQueue()
+    reader = read_trainer(trainer, mailbox)
     try:
         outcome = _Supervision(bench, job_id, attempt, trainer, mailbox).to_end()
     except Exception:
@@ -132,35 +89,25 @@ def supervise(job_id: str, bench: Bench) -> Outcome:
     return outcome
 
 
-def _read(trainer: TrainerProcess, mailbox: "SimpleQueue[Message | _Exited]") -> None:
-    """Passes on what the trainer says, and its end."""
-    try:
-        for message in trainer.messages():
-            mailbox.put(message)
-    except ValidationError:
-        logger.exception("trainer %d: killed, since it wrote something else than messages", trainer.pid)
-        trainer.kill()
-    mailbox.put(_Exited(trainer.wait()))
-
-
 class _Supervision:
     """One attempt with its trainer."""
 
-    def __init__(
-        self, bench: Bench, job_id: str, attempt: Attempt, trainer: TrainerProcess, mailbox: "SimpleQueue[Message | _Exited]"
-    ) -> None:
+    def __init__(self, bench: Bench, job_id: str, attempt: Attempt, trainer: TrainerProcess, mailbox: Mailbox) -> None:
         self._bench = bench
         self._job_id = job_id
         self._attempt = attempt
         self._trainer = trainer
         self._mailbox = mailbox
-        self._owed: deque[Callable[[], None]] = deque([self._hand_over, attempt.recall])
+        self._owed: deque[Callable[[], None]] = deque([attempt.read_clock, self._hand_over, attempt.recall])
         self._requested: Action | None = None
         self._last_word: Finished | Failed | None = None
-        self._exit: _Exited | None = None
+        self._exit: Exited | None = None
+        self._kernel_kills = bench.kernel_kills()
         self._beat_at = _now()
         self._draining_since: float | None = None
         self._away_since: float | None = None
+        self._watchdog = Watchdog(bench.stall_seconds)
+        self._stalled: str | None = None
 
     def to_end(self) -> Outcome:
         """Turns until something ends the attempt."""
@@ -179,6 +126,7 @@ class _Supervision:
     def _turn(self) -> Outcome | None:
         """Does all that is due; returns the outcome at the end."""
         self._drain_if_asked()
+        self._end_overtime()
         if _now() - self._beat_at >= self._bench.beat_seconds:
             self._attempt.check_ours()
             self._beat_at = _now()
@@ -202,12 +150,28 @@ class _Supervision:
 
     def _take_messages(self) -> None:
         """Takes in what the trainer has said; waits for its first word a moment only."""
+        has_spoken = False
         with suppress(Empty):
             self._take(self._mailbox.get(timeout=POLL_SECONDS))
+            has_spoken = True
             while True:
                 self._take(self._mailbox.get_nowait())
 
-    def _take(self, message: Message | _Exited) -> None:
+        self._watchdog.note(has_spoken=has_spoken)
+        if self._stalled is None and self._exit is None and self._watchdog.finding is not None:
+            self._stalled = self._watchdog.finding
+            logger.warning("job %s: %s", self._job_id, self._stalled)
+            self._trainer.kill()
+
+    def _end_overtime(self) -> None:
+        """Has the job fail once it has run for longer than it may."""
+        limits = [limit for limit in (self._attempt.max_seconds, self._bench.max_job_seconds) if limit is not None]
+        if self._last_word is None and limits and self._attempt.seconds_run > min(limits):
+            message = f"it has run for {self._attempt.seconds_run:.0f} s, and {min(limits):g} s were allowed"
+            suggestion = "raise max_seconds (the service allows at most SNAPCYCLE_MAX_JOB_SECONDS), or train for fewer epochs"
+            self._fail(ErrorCategory.TIME_LIMIT, message, f"{suggestion}; the snapshots taken so far stay usable")
+
+    def _take(self, message: Message | Exited) -> None:
         match message:
             case Ready():
                 pass
@@ -215,6 +179,7 @@ class _Supervision:
                 self._take_start(message)
             case FirstStep():
                 self._owed.append(partial(self._report_first_step, message.phase))
+                self._owed.append(self._attempt.record_claim)
             case PhaseEntered() | Progress() | HistoryRows() | ResultStaged():
                 self._attempt.note(message)
             case RolledBack():
@@ -230,8 +195,9 @@ class _Supervision:
             case CheckpointStaged():
                 self._owed.append(partial(self._attempt.commit_checkpoint, message, self._trainer.directory))
             case Finished() | Failed():
+                self._owed.append(self._attempt.check_dataset)  # else what it says may be wrong
                 self._last_word = self._last_word or message
-            case _Exited():
+            case Exited():
                 self._exit = message
             case _:
                 assert_never(message)
@@ -241,6 +207,8 @@ class _Supervision:
         if started.step:
             logger.info("job %s: resumed at step %d", self._job_id, started.step)
             self._owed.append(self._attempt.recall)
+        for reason in started.passed_over:
+            self._owed.append(partial(self._attempt.report_warning, f"a checkpoint was passed over: {reason}"))
         if started.differences:
             warning = f"resumed in another environment, so the bits may differ: {'; '.join(started.differences)}"
             self._owed.append(partial(self._attempt.report_warning, warning))
@@ -256,6 +224,10 @@ class _Supervision:
                 self._owed[0]()
             except StoreFull as error:
                 self._fail(ErrorCategory.DISK_FULL, str(error), "make room in the artifact store and submit the job again")
+            except StagedFileDamaged:
+                raise  # another attempt may do better, elsewhere
+            except (ArtifactMissing, ArtifactDamaged) as error:
+                self._fail(ErrorCategory.DATA, str(error), "upload the dataset again and submit a new job")
             self._owed.popleft()
 
     def _hand_over(self) -> None:
@@ -271,14 +243,17 @@ class _Supervision:
         self._trainer.kill()
 
     def _drain_if_asked(self) -> None:
-        """Once the worker is asked to stop, so is the trainer; one that doesn't within its time is killed."""
-        if not self._bench.is_draining():
-            return
+        """Once the worker is asked to stop, or the job to pause, so is the trainer; one that doesn't within its time is killed."""
+        if self._bench.is_draining():
+            self._start_drain()
+        if self._draining_since is not None and _now() - self._draining_since > self._bench.drain_seconds:
+            self._trainer.kill()
+
+    def _start_drain(self) -> None:
+        """Has the trainer checkpoint and leave."""
         if self._draining_since is None:
             self._draining_since = _now()
             self._trainer.drain()
-        elif _now() - self._draining_since > self._bench.drain_seconds:
-            self._trainer.kill()
 
     def _obey(self, action: Action | None) -> None:
         """Passes on what someone asked of the job; once the trainer has said its last word, that comes too late."""
@@ -290,6 +265,8 @@ class _Supervision:
             case Action.CANCEL:
                 self._trainer.kill()
                 self._owed.clear()  # a cancelled job owes nothing
+            case Action.PAUSE:
+                self._start_drain()
             case Action.STOP_NOW:
                 self._trainer.send(StopRequest(when="now"))
             case Action.STOP_CYCLE_END:
@@ -307,8 +284,10 @@ class _Supervision:
                 self._attempt.finish(JobStatus.CANCELLED, stop_reason="stopped")
                 return Outcome.FINISHED
             case Finished(stop_reason=stop_reason):
-                self._attempt.finish(JobStatus.SUCCEEDED, stop_reason=stop_reason)
-                return Outcome.FINISHED
+                if self._attempt.finish(JobStatus.SUCCEEDED, stop_reason=stop_reason):
+                    return Outcome.FINISHED
+                self._bench.publish(self._job_id)  # it has got more cycles meanwhile
+                return Outcome.RELEASED
             case Failed() as failed:
                 self._attempt.finish(JobStatus.FAILED, failed=failed)
                 return Outcome.FINISHED
@@ -322,13 +301,21 @@ class _Supervision:
     def _crash(self, status: int) -> Outcome:
         """Counts the trainer's crash; the job begins again where it can."""
         reason = f"the trainer was killed by signal {-status}" if status < 0 else f"the trainer exited with status {status}"
+        reason = self._stalled or reason
+        if status == -signal.SIGKILL and self._bench.kernel_kills() > self._kernel_kills:
+            reason = "the kernel killed the trainer, since the machine was out of memory"
+            record = self._bench.store.get(self._job_id)
+            if record is not None and record.crashes > 0:  # once may have been another program's fault
+                suggestion = "lower batch_size, take a smaller network, or give the worker more memory"
+                self._attempt.finish(JobStatus.FAILED, failed=Failed(category="out_of_memory", message=reason, suggestion=suggestion))
+                return Outcome.FINISHED
         logger.warning("job %s: %s", self._job_id, reason)
         lost = self._attempt.lose(reason, max_crashes=self._bench.max_crashes)
         match lost:
             case "requeued":
                 self._bench.publish(self._job_id)
                 return Outcome.REQUEUED
-            case "failed" | "cancelled":  # the reconciler stores the result
+            case "failed" | "cancelled" | "paused":  # the reconciler stores the result, or the amendment
                 return Outcome.FINISHED
             case "fenced" | "held":
                 return Outcome.FENCED

@@ -17,6 +17,7 @@ from typing import Any
 from celery import Celery, signals
 from celery.platforms import SecurityWarning
 
+from worker import failpoints
 from worker.artifacts import ArtifactStore
 from worker.celery_app import KEY_PREFIX, TASK_NAME, create_celery, publish
 from worker.fleet import QUEUE
@@ -24,9 +25,10 @@ from worker.job_store import JobStore, StoreUnavailable, connect
 from worker.jobs import now_rfc3339
 from worker.reconciler import run_reconciler
 from worker.redis_connection import translated_errors
+from worker.sandbox import Bounds, machine_memory_bytes
 from worker.settings import Settings
 from worker.studies import advance_study_of
-from worker.supervisor import Bench, supervise
+from worker.supervisor import Bench, Outcome, supervise
 from worker.trainer_process import ScratchDirectory, TrainerProcess, WarmTrainers
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ def run_worker(settings: Settings, device: str | None = None) -> int:
 
 def worker_app(settings: Settings, device: str | None = None) -> Celery:
     """A Celery application that becomes a worker where Celery starts one with it."""
+    failpoints.arm(settings.failpoints)
     app = create_celery(settings)
     worker = _Worker(settings, app, device or settings.device)
     app.task(name=TASK_NAME)(worker.run)
@@ -73,6 +76,15 @@ def worker_app(settings: Settings, device: str | None = None) -> Celery:
     signals.worker_shutting_down.connect(worker.start_draining, weak=False)
     signals.worker_shutdown.connect(worker.shut_down, weak=False)
     return app
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """What a trainer may take of this machine."""
+    return Bounds(
+        memory_bytes=settings.trainer_memory_bytes or machine_memory_bytes(),
+        file_bytes=settings.trainer_file_bytes,
+        user_id=settings.trainer_user_id,
+    )
 
 
 class _Worker:
@@ -99,8 +111,9 @@ class _Worker:
     def prepare(self, **_: Any) -> None:
         """Opens what jobs need and warms a trainer up, while Celery still connects."""
         settings = self._settings
-        self._scratch = ScratchDirectory(settings.staging_dir)
-        self._trainers = WarmTrainers(partial(TrainerProcess.spawn, self._scratch.path, device=self._device))
+        bounds = bounds_of(settings)
+        self._scratch = ScratchDirectory(settings.staging_dir, trainers_have_own_user=bounds.user_id is not None)
+        self._trainers = WarmTrainers(partial(TrainerProcess.spawn, self._scratch.path, device=self._device, bounds=bounds))
         self._trainers.warm()
         self._artifacts = ArtifactStore.open(settings.artifacts_url)
         self._bench = Bench(
@@ -115,6 +128,8 @@ class _Worker:
             checkpoint_seconds=settings.checkpoint_seconds,
             drain_seconds=settings.drain_seconds,
             max_crashes=settings.max_crashes,
+            stall_seconds=settings.stall_seconds,
+            max_job_seconds=settings.max_job_seconds,
         )
 
     def announce(self, **_: Any) -> None:
@@ -130,17 +145,21 @@ class _Worker:
         logger.info("worker %s is ready, device %s", self._id, self._device)
 
     def run(self, job_id: str) -> None:
-        """The task: runs a job, unless someone else does or the worker is about to end."""
+        """The task: runs the job that is next, unless the worker is about to end. The message says that one waits, not which."""
         if self._is_draining:
             self._publish(job_id)
             return
-        self._job_id = job_id
         try:
-            supervise(job_id, self._bench)
-            with suppress(StoreUnavailable):  # the reconciler does it then
-                advance_study_of(self._store, self._artifacts, self._publish, job_id)
+            while (next_id := self._store.next_job()) is not None:
+                self._job_id = next_id
+                if supervise(next_id, self._bench) is Outcome.REFUSED:
+                    continue  # another worker was faster
+                with suppress(StoreUnavailable):  # the reconciler does it then
+                    advance_study_of(self._store, self._artifacts, self._publish, next_id)
+                return
+            logger.info("job %s: its message was dropped (nothing waits)", job_id)
         except StoreUnavailable as error:
-            logger.warning("job %s: not claimed, its message will come again: %s", job_id, error)
+            logger.warning("job %s: nothing was claimed, its message will come again: %s", job_id, error)
         finally:
             self._job_id = None
 

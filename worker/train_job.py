@@ -2,17 +2,20 @@
 
 import math
 import time
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from clr.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from clr.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, with_more_cycles
 from clr.config import TrainingConfig
 from clr.datasets import load_dataset
 from clr.errors import DivergedError
 from clr.history import History
 from clr.snapshots import save_outputs, save_snapshot
-from clr.training import CycleEnd, Plan, RateFound, RateSearch, Replanned, Rollback, StepReport, resolve, run_plan, train
+from clr.training import CycleEnd, Event, Plan, RateFound, RateSearch, Replanned, Rollback, StepReport, resolve, run_plan, train
+from worker.failpoints import failpoint
 from worker.job_specs import TrainSpec
 from worker.jobs import Phase
 from worker.landscape_progress import InterruptedMeasurementError
@@ -46,14 +49,38 @@ class TrainJob:
         self._send = send
         self._requests = requests
         self._dataset = load_dataset(Path(job.dataset_path))
-        self._checkpoint = load_checkpoint(Path(job.checkpoint_path)) if job.checkpoint_path else None
+        self._began_at = began_at
+        self._passed_over: list[str] = []
+        self._events = self._resumed([path for path in (job.checkpoint_path, *job.older_checkpoints) if path is not None])
+        failpoint("trainer.loaded")
+
+    def _resumed(self, paths: Sequence[str]) -> Iterator[Event]:
+        """The events of the run from the first checkpoint that can be used, or from the start."""
+        for path in paths:
+            try:
+                self._set_out(load_checkpoint(Path(path)))
+                events = train(self._config, self._dataset, device=self._device, resume_from=self._checkpoint)
+                return chain([next(events)], events)  # the first event shows whether it fits
+            except StopIteration:
+                return iter(())
+            except (ValueError, KeyError, TypeError, AttributeError) as error:  # of another version of this program, or other software
+                self._passed_over.append(f"{Path(path).parent.name}: {error}")
+        self._set_out(None)
+        return train(self._config, self._dataset, device=self._device)
+
+    def _set_out(self, kept_at: Checkpoint | None) -> None:
+        """Puts everything beside the training itself where it was."""
+        self._checkpoint, device = with_more_cycles(kept_at, self._config) if kept_at else None, self._device
         self._plan = run_plan(self._config, self._dataset)
         kept = self._checkpoint.caller_state if self._checkpoint else None
-        self._history = History.from_state(kept["history"], device) if kept else History(self._plan.schedule.num_steps)
-        self._reporter = TrainReporter(send, self._plan, self._history, step=self._checkpoint.step if self._checkpoint else 0)
-        self._pacer = _pacer(self._config, self._plan, self._checkpoint, began_at=began_at)
+        length = self._plan.schedule.num_steps if self._plan.is_length_known else None
+        self._history = History.from_state(kept["history"], device) if kept else History(length)
+        if self._checkpoint is not kept_at and self._checkpoint is not None:
+            self._history.extend(self._checkpoint.step, self._plan.schedule.num_steps)
+        self._reporter = TrainReporter(self._send, self._plan, self._history, step=self._checkpoint.step if self._checkpoint else 0)
+        self._pacer = _pacer(self._config, self._plan, self._checkpoint, began_at=self._began_at)
         self._schedule = self._plan.schedule
-        self._saved_at = began_at
+        self._saved_at = self._began_at
 
     def to_end(self) -> int:
         """Trains, and returns the exit status."""
@@ -64,12 +91,13 @@ class TrainJob:
                 step=checkpoint.step if checkpoint else 0,
                 rows=self._history.rows,
                 plan=_announced_plan(checkpoint) if checkpoint else (),
+                passed_over=self._passed_over,
                 differences=checkpoint.matches_environment(device) if checkpoint else [],
             )
         )
         self._saved_at = time.monotonic()
         status: int | None = None
-        for event in train(self._config, self._dataset, device=device, resume_from=checkpoint):
+        for event in self._events:
             match event:
                 case StepReport():
                     status = self._after_step(event)
@@ -178,6 +206,7 @@ class TrainJob:
                 if self._requests.drain:
                     return EXIT_DRAINED
                 stop_reason = "stopped"
+        failpoint("trainer.trained")
         self._send(Finished(stop_reason=stop_reason))
         return 0
 
@@ -190,6 +219,7 @@ class TrainJob:
             raise DivergedError(f"the snapshot of cycle {snapshot.cycle} (step {snapshot.step}) predicts no finite numbers: lower max_lr")
         weights = staged(f"snapshot-{snapshot.cycle}.safetensors", partial(save_snapshot, snapshot))
         outputs = staged(f"outputs-{snapshot.cycle}.safetensors", partial(save_outputs, snapshot))
+        failpoint("trainer.snapshot_written")
         self._members.keep(snapshot.cycle, weights=weights, outputs=outputs)
         self._send(
             SnapshotStaged(
@@ -217,6 +247,7 @@ class TrainJob:
         used_seconds = self._pacer.seconds_used(time.monotonic()) if self._pacer is not None else None
         complete = checkpoint.with_caller_state({"history": self._history.state(), "used_seconds": used_seconds})
         file = staged(f"checkpoint-{checkpoint.step}.safetensors", partial(save_checkpoint, complete))
+        failpoint("trainer.checkpoint_written")
         self._send(CheckpointStaged(step=checkpoint.step, file=file))
         self._saved_at = time.monotonic()
 

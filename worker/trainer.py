@@ -6,7 +6,6 @@ killed takes its trainer along. Started as ``python -m worker.trainer`` by ``wor
 
 import argparse
 import os
-import resource
 import signal
 import sys
 import traceback
@@ -19,10 +18,13 @@ import torch
 from clr.config import TrainingConfig
 from clr.datasets import Dataset
 from clr.training import train
+from worker import failpoints
 from worker.evaluate_job import EvaluateJob
+from worker.failpoints import failpoint
 from worker.job_specs import EvaluateSpec, RangeTestSpec, StudySpec, TrainSpec
 from worker.protocol import EXIT_FAILED, Line, Ready, StopRequest, TrainerJob
 from worker.range_test_job import RangeTestJob
+from worker.sandbox import bound_memory, confine
 from worker.study_job import StudyJob
 from worker.train_job import TrainJob
 from worker.trainer_dialogue import Requests, Send
@@ -33,11 +35,17 @@ def main() -> int:
     """Warms up, runs the job that stdin brings, and returns the exit status."""
     parser = argparse.ArgumentParser(description="Runs one job for a snapcycle worker.")
     parser.add_argument("--device", required=True)
-    device = _choose_device(parser.parse_args().device)
+    parser.add_argument("--memory-bytes", type=int, required=True)
+    parser.add_argument("--file-bytes", type=int, required=True)
+    arguments = parser.parse_args()
+    device = _choose_device(arguments.device)
     send = _claim_stdout()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the user's data
+    failpoints.arm(os.environ.get(failpoints.VARIABLE))
+    confine(arguments.file_bytes)
     make_deterministic()
     warm_up(device)
+    if device == "cpu":
+        bound_memory(arguments.memory_bytes)
     send(Ready())
     line = sys.stdin.buffer.readline()
     if not line:
@@ -47,12 +55,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: setattr(requests, "drain", True))
     Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
     try:
+        failpoint("trainer.job_received")
         return run_job(job, device, send, requests)
     except Exception as error:  # noqa: BLE001  # the process boundary: the worker records it
         failed = failure_of(error)
-        if failed.category != "user":  # what the request asked for is no defect, and its message says all
+        if failed is None or failed.category != "user":  # what the request asked for is no defect, and its message says all
             traceback.print_exc()
-        send(failed)
+        if failed is not None:
+            send(failed)
         return EXIT_FAILED
 
 

@@ -10,9 +10,12 @@ from clr.schedules import ScheduleError
 from worker.pacing import BudgetError
 from worker.protocol import Failed
 
+_SIGNS_OF_MEMORY = ("DefaultCPUAllocator", "bad_alloc", "unable to mmap", "Cannot allocate memory")
+"""Torch has no type of its own for main memory."""
 
-def failure_of(error: Exception) -> Failed:
-    """Puts an exception into the category that tells the user what to do."""
+
+def failure_of(error: Exception) -> Failed | None:
+    """Puts an exception into the category that tells the user what to do; None: the machine failed, and another attempt may do better."""
     match error:
         case DivergedError():
             return Failed(category="diverged", message=str(error), suggestion="lower max_lr, for example to a tenth")
@@ -26,14 +29,20 @@ def failure_of(error: Exception) -> Failed:
             return Failed(category="user", message=str(error), suggestion="raise budget.minutes, or take a smaller network")
         case RateNotFoundError():
             return Failed(category="user", message=error.cause, suggestion=error.remedy)
-        case MemoryError() | torch.OutOfMemoryError():
+        case MemoryError() | torch.OutOfMemoryError() | OSError(errno=errno.ENOMEM):
             return _out_of_memory(error)
-        case RuntimeError() if "DefaultCPUAllocator" in str(error):  # torch has no type of its own for main memory
+        case RuntimeError() if any(sign in str(error) for sign in _SIGNS_OF_MEMORY):
             return _out_of_memory(error)
-        case OSError(errno=errno.ENOSPC):
+        case OSError(errno=errno.EFBIG):
+            return Failed(
+                category="disk_full", message=str(error), suggestion="raise SNAPCYCLE_TRAINER_FILE_BYTES, or take a smaller network"
+            )
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return Failed(
                 category="disk_full", message=str(error), suggestion="make room in the worker's scratch directory and submit again"
             )
+        case OSError():
+            return None
         case _:
             return Failed(
                 category="internal",

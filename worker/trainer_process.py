@@ -20,13 +20,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Self
 
+from worker import failpoints
 from worker.protocol import Line, Message, decode_message
+from worker.sandbox import Bounds
 
 logger = logging.getLogger(__name__)
 
 _PASSED_ON = (
     *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"),
     *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "GOMP_SPINCOUNT"),
+    failpoints.VARIABLE,  # set in tests alone
 )
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 _ABANDONED_AFTER_SECONDS = 60
@@ -58,18 +61,25 @@ class TrainerProcess:
         self.directory = directory
 
     @classmethod
-    def spawn(cls, parent: Path, *, device: str) -> Self:
-        """Starts a trainer that works in a new directory below ``parent`` and waits for its job."""
+    def spawn(cls, parent: Path, *, device: str, bounds: Bounds | None = None) -> Self:
+        """Starts a trainer that works in a new directory below ``parent`` and waits for its job; it may take what ``bounds`` say."""
+        bounds = bounds or Bounds.of_machine()
         directory = parent / f"trainer-{secrets.token_hex(4)}"
         directory.mkdir(mode=0o700)
+        if bounds.user_id is not None:
+            os.chown(directory, bounds.user_id, -1)
+        limits = ("--memory-bytes", str(bounds.memory_bytes), "--file-bytes", str(bounds.file_bytes))
         process = subprocess.Popen(
             # -P keeps the working directory, which holds what training wrote, out of the import path.
-            [sys.executable, "-P", "-m", "worker.trainer", "--device", device],
+            [sys.executable, "-P", "-m", "worker.trainer", "--device", device, *limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=directory,
             env=trainer_environment(directory, os.environ),
             process_group=0,  # a Ctrl-C in the worker's terminal is the worker's alone
+            user=bounds.user_id,
+            group=bounds.user_id,
+            extra_groups=None if bounds.user_id is None else (),
         )
         logger.debug("trainer %d spawned", process.pid)
         return cls(process, directory)
@@ -167,12 +177,14 @@ class ScratchDirectory:
     Locks, not process ids, say who lives: workers in several containers may share the parent directory.
     """
 
-    def __init__(self, parent: Path) -> None:
+    def __init__(self, parent: Path, *, trainers_have_own_user: bool = False) -> None:
         parent.mkdir(parents=True, exist_ok=True)
-        self.path = parent / f"worker-{secrets.token_hex(8)}"
-        self.path.mkdir(mode=0o700)
-        self._descriptor = os.open(self.path, os.O_RDONLY)
+        name = f"worker-{secrets.token_hex(8)}"
+        unlocked = parent / f"new-{name}"
+        unlocked.mkdir(mode=0o711 if trainers_have_own_user else 0o700)
+        self._descriptor = os.open(unlocked, os.O_RDONLY)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.path = unlocked.rename(parent / name)  # the lock goes along, so a directory of this name is never without one by chance
         _sweep(parent)
 
     def remove(self) -> None:
@@ -183,9 +195,9 @@ class ScratchDirectory:
 
 def _sweep(parent: Path) -> None:
     """Deletes the scratch directories of workers that are gone."""
-    for path in parent.glob("worker-*"):
+    for path in (*parent.glob("worker-*"), *parent.glob("new-*")):
         try:
-            if time.time() - path.stat().st_mtime < _ABANDONED_AFTER_SECONDS:
+            if path.name.startswith("new-") and time.time() - path.stat().st_mtime < _ABANDONED_AFTER_SECONDS:
                 continue  # its worker may be about to lock it
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:

@@ -246,12 +246,11 @@ def _cut_at_damage(log: Path) -> None:
 
 
 def _socket_path(directory: Path) -> Path:
-    """A path that fits into a socket address: in the directory itself, else in a private one under the temporary directory."""
-    path = directory / "valkey.sock"
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
-        return path
-    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"snapcycle-{os.getuid()}-{digest}" / "valkey.sock"
+    """A path that fits into a socket address: in the directory itself, else in a private one under a temporary directory."""
+    private = f"snapcycle-{os.getuid()}-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}"
+    folders = (directory, Path(tempfile.gettempdir()) / private)
+    paths = (folder / "valkey.sock" for folder in folders)
+    return next((path for path in paths if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES), Path("/tmp") / private / "valkey.sock")  # noqa: S108
 
 
 def _check_private(directory: Path) -> None:

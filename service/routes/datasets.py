@@ -18,11 +18,11 @@ from service.errors import Problem, invalid_field
 from service.idempotency import IdempotencyKey, Made, body_hash, once
 from service.json_bodies import decode_json, json_document, validated
 from service.openapi import media
+from service.quotas import check_dataset_quota
 from service.request_schemas import BuiltinDatasetRequest, DatasetQuery, UploadFields
 from service.schemas import Dataset, DatasetPage, DatasetPreview
 from service.uploads import Upload, receive_upload, uploads_directory
 from service.validation import shown, similar
-from worker.dataset_store import delete_dataset, get_dataset, list_datasets, put_dataset
 from worker.ids import new_id
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -95,18 +95,20 @@ def _make(request: DatasetRequest, services: Services, key: str | None) -> tuple
         loaded = _load(content, fields, services)
         path = request.directory / "data.safetensors"
         save_dataset(loaded, path)
+        check_dataset_quota(services, path.stat().st_size)
         source = content.source.model_dump() if isinstance(content, BuiltinDatasetRequest) else _source(content, fields)
         description = {"name": fields.name, "metadata": fields.metadata, "source": source, "summary": summarize(loaded)}
-        return str(put_dataset(services.artifacts, new_id("ds"), path, description)["id"])
+        return str(services.datasets.put(new_id("ds"), path, description)["id"])
 
     made = once(
         services.artifacts,
         "datasets",
         key,
         body_hash(described),
+        tenant=services.tenant,
         make=make,
-        discard=lambda dataset_id: delete_dataset(services.artifacts, dataset_id),
-        exists=lambda dataset_id: get_dataset(services.artifacts, dataset_id) is not None,
+        discard=services.datasets.delete,
+        exists=lambda dataset_id: services.datasets.get(dataset_id) is not None,
     )
     return made, dataset_document(_existing(services, made.id))
 
@@ -114,7 +116,7 @@ def _make(request: DatasetRequest, services: Services, key: str | None) -> tuple
 @router.get("", summary="List datasets")
 def list_all(query: Annotated[DatasetQuery, Query()], services: ServicesDep) -> DatasetPage:
     """Datasets, the newest first."""
-    page = list_datasets(services.artifacts, after=query.after, limit=query.limit, order=query.order)
+    page = services.datasets.list(after=query.after, limit=query.limit, order=query.order)
     data = [dataset_document(manifest) for manifest in page.datasets]
     return DatasetPage(data=data, has_more=page.has_more, **list_bounds(dataset.id for dataset in data))
 
@@ -145,11 +147,11 @@ def delete(dataset_id: str, services: ServicesDep, store: StoreDep) -> None:
     """Removes a dataset that no job uses."""
     _existing(services, dataset_id)
     store.delete_dataset_guard(dataset_id)
-    delete_dataset(services.artifacts, dataset_id)
+    services.datasets.delete(dataset_id)
 
 
 def _existing(services: Services, dataset_id: str) -> Json:
-    manifest = get_dataset(services.artifacts, dataset_id)
+    manifest = services.datasets.get(dataset_id)
     if manifest is None:
         raise _unknown(dataset_id)
     return manifest

@@ -16,7 +16,7 @@ from service.ensembles import Members, unknown_ensemble
 from service.errors import Problem, invalid
 from service.idempotency import IdempotencyKey, body_hash, once
 from service.json_bodies import json_document, validated
-from service.media import JSON, NPY, OCTETS, negotiated
+from service.media import JPEG, JSON, NPY, OCTETS, PNG, negotiated
 from service.openapi import json_body
 from service.prediction_bodies import decode_inputs
 from service.predictions import prediction_array, prediction_json
@@ -31,6 +31,7 @@ from worker.settings import Settings
 
 router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"])
 
+PICTURE = "One picture of the training data's size, grey or RGB; its pixels are taken as 0 to 255, as in training data of uint8."
 PREDICT_BODY = {
     "requestBody": {
         "required": True,
@@ -53,6 +54,7 @@ PREDICT_BODY = {
             },
             NPY: {"schema": {"type": "string", "format": "binary", "description": "One array, as numpy.save writes it."}},
             OCTETS: {"schema": {"type": "string", "format": "binary", "description": "Little-endian values in row-major order."}},
+            **{picture: {"schema": {"type": "string", "format": "binary", "description": PICTURE}} for picture in (PNG, JPEG)},
         },
     },
     "parameters": [
@@ -94,6 +96,7 @@ def create(
         loaded = services.predictor.load(Members(ensemble_id, 1, snapshots))
         stored = {
             "id": ensemble_id,
+            "tenant": services.tenant,
             "name": request.name,
             "metadata": request.metadata,
             "snapshots": snapshots,
@@ -108,6 +111,7 @@ def create(
         "ensembles",
         key,
         body_hash(document),
+        tenant=services.tenant,
         make=make,
         discard=lambda ensemble_id: services.artifacts.delete(ensemble_key(ensemble_id)),
     )
@@ -121,7 +125,8 @@ def create(
 
 @router.get("/{ensemble_id}", summary="Get an ensemble")
 def get_one(ensemble_id: str, services: ServicesDep, store: StoreDep) -> Ensemble:
-    """Its members, and its metrics after each of them."""
+    """Its members, and its metrics after each of them. An alias stands for the id wherever there is one."""
+    ensemble_id = services.ensembles.resolve(ensemble_id)
     if not is_id("ens", ensemble_id):
         raise unknown_ensemble(ensemble_id)
     job_id = job_id_of_ensemble(ensemble_id)
@@ -148,7 +153,7 @@ async def predict(ensemble_id: str, request: Request, query: Annotated[PredictQu
         def prepare() -> tuple[Members, LoadedEnsemble, Any]:
             members = services.ensembles.find(ensemble_id, query.version)
             ensemble = services.predictor.load(members)
-            inputs = decode_inputs(body, request.headers, ensemble.columns)
+            inputs = decode_inputs(body, request.headers, columns=ensemble.columns, input_shape=ensemble.input_shape)
             _check_size(inputs, ensemble, query, services.settings)
             return members, ensemble, inputs
 

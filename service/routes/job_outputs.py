@@ -19,6 +19,7 @@ from service.routes.jobs import existing_job
 from service.schemas import Event as EventDocument
 from service.schemas import EventPage, Metrics, Result, SnapshotPage
 from service.validation import shown
+from worker.artifacts import ArtifactMissing
 from worker.ids import parse_snapshot_id
 from worker.job_store import Event
 from worker.records import read_document, result_key
@@ -121,7 +122,11 @@ def result(job_id: str, services: ServicesDep, store: StoreDep) -> Result:
     if not record.status.is_terminal:
         raise Problem("not_ready", f"{job_id} is {record.status}: the result comes with its end", extra={"job_status": record.status})
     ended = {"status": record.status, "stop_reason": record.stop_reason, "error": record.error, "finished_at": record.finished_at}
-    stored = read_document(services.artifacts, result_key(job_id)) or result_of(store, record)  # the reconciler stores it soon
+    is_stored_soon = job_id in store.unfiled()  # by the reconciler
+    stored = read_document(services.artifacts, result_key(job_id))
+    if stored is None and not is_stored_soon:
+        raise ArtifactMissing(f"{result_key(job_id)} is gone: restore it from a backup, or submit the job again")
+    stored = stored or result_of(store, record)
     return Result(
         job_id=job_id,
         kind=record.kind,

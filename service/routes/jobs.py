@@ -4,21 +4,24 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Query, Response
 
-from service.dependencies import ServicesDep, StoreDep
+from service.dependencies import Services, ServicesDep, StoreDep
 from service.documents import job_document, list_bounds
 from service.errors import Problem
 from service.idempotency import IdempotencyKey
+from service.job_extension import extend_job
 from service.json_bodies import json_document, optional_json_document, validated
 from service.media import JSON
 from service.openapi import json_bodies, json_body
-from service.request_schemas import JobQuery, NoFields, StopRequest, SubmitQuery
+from service.request_schemas import ExtendRequest, JobQuery, NoFields, StopRequest, SubmitQuery
 from service.schemas import DryRun, Job, JobPage
 from service.submission import announce, check_job, end_runs, read_request, submit_job
+from worker.amendments import file_amendments
 from worker.deletion import delete_job
+from worker.failpoints import failpoint
 from worker.ids import is_id
 from worker.job_requests import REQUESTS
 from worker.job_store import JobStore
-from worker.jobs import Action, JobKind, JobRecord
+from worker.jobs import Action, JobKind, JobRecord, JobStatus
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -90,7 +93,7 @@ def submit(
     record = existing_job(store, made.id)
     if made.replayed:
         response.headers["Idempotency-Replayed"] = "true"
-    else:
+    if not made.replayed or record.status is JobStatus.QUEUED:  # who repeats a request may do so because the first try died on the way
         background.add_task(announce, services, record)
     response.headers["Location"] = f"/v1/jobs/{made.id}"
     return job_document(record)
@@ -123,6 +126,7 @@ def cancel(job_id: str, document: Annotated[Any, Depends(optional_json_document)
     validated(NoFields, document)
     existing_job(store, job_id)
     record = store.request(job_id, Action.CANCEL)
+    failpoint("request.recorded")
     if record.kind is JobKind.STUDY:
         background.add_task(end_runs, store, job_id)
     return job_document(record)
@@ -133,12 +137,89 @@ def cancel(job_id: str, document: Annotated[Any, Depends(optional_json_document)
     summary="Stop a job and keep what there is",
     openapi_extra=json_body(StopRequest, {"when": "cycle_end"}, required=False),
 )
-def stop(job_id: str, document: Annotated[Any, Depends(optional_json_document)], store: StoreDep) -> Job:
-    """Ends a running job early as succeeded, now or with the current cycle's snapshot. Repeating it changes nothing."""
+def stop(
+    job_id: str,
+    document: Annotated[Any, Depends(optional_json_document)],
+    background: BackgroundTasks,
+    services: ServicesDep,
+    store: StoreDep,
+) -> Job:
+    """Ends a running or paused job early as succeeded, now or with the current cycle's snapshot. Repeating it changes nothing."""
     request = validated(StopRequest, document)
     existing_job(store, job_id)
     action = Action.STOP_NOW if request.when == "now" else Action.STOP_CYCLE_END
-    return job_document(store.request(job_id, action))
+    record = store.request(job_id, action)
+    if record.status is JobStatus.QUEUED:  # it was paused, and a worker is to end it
+        _file_amendments(services, store, record)
+        background.add_task(announce, services, record)
+    return job_document(record)
+
+
+@router.post("/{job_id}/pause", summary="Pause a job", openapi_extra=json_body(NoFields, {}, required=False))
+def pause(job_id: str, document: Annotated[Any, Depends(optional_json_document)], services: ServicesDep, store: StoreDep) -> Job:
+    """Has a job rest until it is resumed; one that runs is checkpointed and gives its device back within seconds.
+
+    A study pauses with its runs. Repeating it changes nothing.
+    """
+    validated(NoFields, document)
+    existing_job(store, job_id)
+    record = store.request(job_id, Action.PAUSE)
+    _file_amendments(services, store, record)
+    return job_document(record)
+
+
+@router.post("/{job_id}/resume", summary="Resume a paused job", openapi_extra=json_body(NoFields, {}, required=False))
+def resume(
+    job_id: str,
+    document: Annotated[Any, Depends(optional_json_document)],
+    background: BackgroundTasks,
+    services: ServicesDep,
+    store: StoreDep,
+) -> Job:
+    """Queues a paused job again, a study with its runs; it goes on bit for bit where it was. Repeating it changes nothing."""
+    validated(NoFields, document)
+    existing_job(store, job_id)
+    record = store.resume(job_id)
+    for resumed in _file_amendments(services, store, record):
+        background.add_task(services.publish, resumed)
+    return job_document(record)
+
+
+@router.post("/{job_id}/extend", summary="Append cycles to a training", openapi_extra=json_body(ExtendRequest, {"cycles": 2}))
+def extend(
+    *,
+    job_id: str,
+    document: Annotated[Any, Depends(json_document)],
+    response: Response,
+    background: BackgroundTasks,
+    services: ServicesDep,
+    store: StoreDep,
+    key: IdempotencyKey = None,
+) -> Job:
+    """Appends cycles to a train job that runs or has succeeded; its ensemble grows, and no earlier rate or snapshot changes.
+
+    The number of cycles must have been given, with cycles of a fixed length. The same Idempotency-Key and body extend it once.
+    """
+    request = validated(ExtendRequest, document)
+    existing_job(store, job_id)
+    if extend_job(services, store, job_id, request.cycles, key):
+        response.headers["Idempotency-Replayed"] = "true"
+    record = existing_job(store, job_id)
+    _file_amendments(services, store, record)
+    background.add_task(announce, services, record)
+    return job_document(record)
+
+
+def _file_amendments(services: Services, store: JobStore, record: JobRecord) -> list[str]:
+    """Makes durable what was asked of a job, and of a study's runs with it; what this process doesn't come to the reconciler does.
+
+    Returns:
+        The jobs whose amendments were stored.
+    """
+    job_ids = store.unamended() if record.kind is JobKind.STUDY else [record.id]
+    for job_id in job_ids:
+        file_amendments(store, services.artifacts, job_id)
+    return job_ids
 
 
 def existing_job(store: JobStore, job_id: str) -> JobRecord:

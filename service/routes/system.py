@@ -3,14 +3,17 @@
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.capabilities import describe_choices, describe_limits, describe_versions
-from service.dependencies import ServicesDep, StoreDep
-from service.errors import PROBLEMS, Problem
+from service.dependencies import Services, ServicesDep, StoreDep
+from service.errors import Problem
+from service.metrics import exposition
+from service.problem_kinds import PROBLEMS
 from service.reference_page import reference_page
 from service.validation import similar
-from worker.job_store import StoreUnavailable
+from worker.job_store import JobStore, StoreUnavailable
 from worker.jobs import JobStatus
 
 router = APIRouter(tags=["service"])
@@ -45,6 +48,18 @@ def readyz(response: Response, services: ServicesDep) -> Json:
     return {"status": "ready" if is_ready else "not_ready", "components": components}
 
 
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=PlainTextResponse,
+    responses={200: {"description": "Prometheus' text format."}},
+)
+def metrics(request: Request) -> Response:
+    """Jobs, queue, requests, lease expiries, fenced commits, quarantine and memory: sums over all tenants, in Prometheus' text format."""
+    services: Services = request.app.state.services
+    return Response(exposition(request.app.state.request_counts, services.store, services.artifacts), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
 @router.get("/v1/capabilities", summary="What the service can do")
 def capabilities(services: ServicesDep) -> Json:
     """Architectures, schedules and optimizers with the schemas of their parameters; devices, limits, versions."""
@@ -65,7 +80,7 @@ def capabilities(services: ServicesDep) -> Json:
 def queue(store: StoreDep) -> Json:
     """How many jobs wait and run, the workers, and why jobs wait."""
     counts = store.counts()
-    workers = store.workers()
+    workers = [_shown_worker(worker, store) for worker in store.workers()]
     depth, running = counts[JobStatus.QUEUED], counts[JobStatus.RUNNING]
     if depth == 0:
         reason = None
@@ -74,6 +89,12 @@ def queue(store: StoreDep) -> Json:
     else:
         reason = f"all {len(workers)} workers are busy" if running >= len(workers) else "a worker is about to take the next job"
     return {"object": "queue", "depth": depth, "running": running, "reason": reason, "workers": workers}
+
+
+def _shown_worker(worker: Json, store: JobStore) -> Json:
+    """A worker, without the id of a job that the sender doesn't see."""
+    job_id = worker.get("job_id")
+    return worker | {"job_id": None} if job_id and store.get(job_id) is None else worker
 
 
 @router.get("/docs", include_in_schema=False)

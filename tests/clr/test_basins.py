@@ -172,7 +172,7 @@ def test_matrix_and_advice() -> None:
     assert found.barriers == ((0.0, 0.0, None), (0.0, 0.0, 3.0), (None, 3.0, 0.0))
     assert found.coverage.startswith("2 of 3 pairs were measured: neighbours, and the first with the last")
     assert found.advice == (
-        "inside a basin (snapshots 0, 1) average weights, with batch-norm statistics estimated anew; "
+        "inside a basin (snapshots 1, 2) average weights, with batch-norm statistics estimated anew where there are any; "
         "average predictions across the 2 basins, never weights: the loss between them rises by up to 3"
     )
     assert basin_map(far, line(0, 1, 1, 2, 1), line(0, 2, 1, 3, 1)).advice.startswith("every snapshot has a basin of its own; average")
@@ -186,5 +186,5 @@ def test_matrix_and_advice() -> None:
 def test_snapshots_that_learned_nothing_are_named() -> None:
     ends = [PointLoss(loss, None) for loss in (0.2, 2.29, math.nan)]
     advice = map_basins(ends, [line(0, 1, 0.2, 1, 2.29)], constant_loss=2.3).advice
-    assert advice.startswith("leave out snapshots 1, 2: they predict hardly better than a constant (loss 2.3), or worse; ")
+    assert advice.startswith("leave out snapshots 2, 3: they predict hardly better than a constant (loss 2.3), or worse; ")
     assert "leave out" not in basin_map(loss=2.1).advice

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -123,17 +124,32 @@ def test_a_new_length_spreads_the_points_that_are_left(num_steps: int, new_lengt
     assert max(gaps) - min(gaps) <= 1
 
 
-def test_a_run_of_unknown_length_gets_its_grid_with_its_length() -> None:
-    history = History(num_steps=100_000_000, max_points=4)
-    reports = steps(12)
-    for report in reports[:4]:
+def test_a_run_of_unknown_length_begins_with_a_row_a_step_and_gets_its_grid_with_its_length() -> None:
+    history = History(num_steps=None, max_points=8)
+    reports = steps(14)
+    for report in reports[:6]:
         history.record(report)
-    assert history.rows == []
-    history.replan(4, 12)
-    for report in reports[4:]:
+    assert [row[0] for row in history.rows] == [1, 2, 3, 4], "half of the points"
+    history = History.from_state(json.loads(json.dumps(history.state())))
+    history.replan(6, 14)
+    for report in reports[6:]:
         history.record(report)
-    assert [row[0] for row in history.rows] == [6, 8, 10, 12]
-    assert history.rows[0][-1] == pytest.approx(torch.stack([report.loss for report in reports[:6]]).mean().item())
+    assert [row[0] for row in history.rows] == [1, 2, 3, 4, 8, 10, 12, 14]
+    assert history.rows[4][-1] == pytest.approx(torch.stack([report.loss for report in reports[4:8]]).mean().item())
+
+
+def test_rows_of_a_run_of_unknown_length_stand_further_and_further_apart() -> None:
+    history = History(num_steps=None)
+    for report in steps(1000):
+        history.record(report)
+    positions = [int(row[0] or 0) for row in history.rows]
+    assert positions[:199] == [*range(1, 200)]
+    assert positions[199:202] == [201, 203, 205], "each for 1 % of the steps before it"
+    assert all(after - before == max(1, after // 100) for before, after in pairwise(positions))
+    history.rewind(299)
+    for step in (300, 301, 302):
+        history.record(FakeStep(step, torch.tensor(1.0)))
+    assert [row[0] for row in history.rows[-2:]] == [299, 302]
 
 
 def test_recording_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

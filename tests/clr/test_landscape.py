@@ -186,7 +186,7 @@ def test_a_diverged_snapshot_is_reported_and_kept_apart(digits: Dataset, indepen
     broken = replace(independent[0], tensors={name: torch.full_like(t, math.nan) for name, t in independent[0].tensors.items()})
     found = measure_landscape([independent[0], broken, independent[0]], *train_rows(digits), settings=FEW)
     assert found.basins.basins == ((0, 2), (1,))
-    assert "leave out snapshots 1:" in found.basins.advice
+    assert "leave out snapshots 2:" in found.basins.advice
     document = json.loads(json.dumps(found.to_document(), allow_nan=False))
     assert document["snapshots"][1]["sharpness"]["loss"] is None
     assert document["basins"]["barriers"][0][1] is None

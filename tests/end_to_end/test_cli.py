@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+from clr.study_config import Arm
 from service.cli import app
 from service.client import Client
 from tests.end_to_end.processes import Up, command_environment, run_command
@@ -53,7 +54,7 @@ def test_train_follow_json_prints_one_event_a_line(up: Up) -> None:
 def test_a_config_file_with_a_part_of_the_wrong_kind_is_refused_in_words(up: Up, tmp_path: Path) -> None:
     config = tmp_path / "run.json"
     config.write_text('{"schedule": 3}')
-    assert "#/schedule: must be a JSON object, got 3" in snapcycle(up, "train", "digits", "--config", str(config), status=1)
+    assert "schedule: must be a JSON object, got 3" in snapcycle(up, "train", "digits", "--config", str(config), status=1)
 
 
 def test_options_win_over_the_config_file(up: Up, tmp_path: Path) -> None:
@@ -76,6 +77,15 @@ def test_show_has_the_snapshots_and_the_ensemble(up: Up, job_id: str) -> None:
     assert "for the tests" in printed
     assert job_id.replace("job_", "ens_") in printed
     assert job_id.replace("job_", "snap_") + "_1" in printed
+    assert re.search(r"^  schedule +warm_restarts, 2 cycles, 2 epochs each$", printed, re.MULTILINE)
+    assert re.search(r"^  rate +0.1$", printed, re.MULTILINE)
+    assert re.search(r"^  batch +128 rows$", printed, re.MULTILINE)
+
+
+def test_a_landscape_is_printed_with_its_job(up: Up) -> None:
+    printed = snapcycle(up, "train", "digits", "--landscape", "--cycles", "2", "--epochs-per-cycle", "1", "--follow")
+    assert "both snapshots share one basin" in printed or "every snapshot has a basin of its own" in printed
+    assert re.search(r"^1 - 2 +\S+ +\S+ +(yes|no)", printed, re.MULTILINE)
 
 
 def test_predict_prints_labels_and_saves_probabilities(up: Up, job_id: str, tmp_path: Path) -> None:
@@ -120,15 +130,17 @@ def test_range_test_prints_the_range_and_its_rate_trains(up: Up) -> None:
     options = ("--param", "hidden=[16]", "--num-rates", "60", "--repeats", "2", "--batch-size", "64")
     printed = snapcycle(up, "range-test", "digits", *options)
     job_id = printed.splitlines()[0]
-    (max_lr,) = re.findall(r"^train with it: --max-lr (\S+)$", printed, re.MULTILINE)
-    assert re.search(rf"^max_lr +{re.escape(max_lr)} ", printed, re.MULTILINE)
-    assert max(map(len, printed.split("agreement")[0].splitlines())) <= 80
+    ((named, max_lr),) = re.findall(r"^train with it: --max-lr (job_\S+), or --max-lr (\S+)$", printed, re.MULTILINE)
+    assert named == job_id
+    assert re.search(rf"^max_lr +{re.escape(max_lr)} .*use this", printed, re.MULTILINE)
+    assert re.search(r"^the sweeps (agree|disagree) on the upper end", printed, re.MULTILINE)
+    assert max(map(len, printed.split("other rules")[0].splitlines())) <= 80
     result = json.loads(snapcycle(up, "range-test", "digits", *options, "--json"))  # the same seeds, so the same answer
     assert f"{result['max_lr']:.3g}" == max_lr
     assert [len(sweep["loss"]) for sweep in result["sweeps"]] == [len(sweep["learning_rate"]) for sweep in result["sweeps"]]
     shown = snapcycle(up, "show", job_id)
     assert "kind      range_test" in shown
-    assert f"train with it: --max-lr {max_lr}" in shown
+    assert f"train with it: --max-lr {job_id}, or --max-lr {max_lr}" in shown
     plan = json.loads(snapcycle(up, "train", "digits", "--max-lr", job_id, "--dry-run", "--json"))
     assert plan["config"]["schedule"]["max_lr"] == result["max_lr"]
 
@@ -140,7 +152,44 @@ def test_range_test_submits_without_waiting_and_plans_without_submitting(up: Up)
     planned = snapcycle(up, "range-test", "digits", "--sweep", "linear", "--start-lr", "0", "--dry-run")
     assert re.search(r"^steps +\d", planned, re.MULTILINE)
     assert "note: precision auto depends on" in planned
-    assert "start_lr must be > 0" in snapcycle(up, "range-test", "digits", "--start-lr", "0", status=1)
+    assert "--start-lr must be > 0" in snapcycle(up, "range-test", "digits", "--start-lr", "0", status=1)
+
+
+def test_jobs_of_one_kind_are_listed_with_their_names_and_runs_of_studies_on_demand(up: Up, job_id: str) -> None:
+    with Client(up.url) as client:
+        dataset = client.jobs.get(job_id).data["dataset_id"]
+        study = client.jobs.study(dataset, seeds=[0], arms=["cosine"], epochs=50)
+    listed = snapcycle(up, "jobs")
+    assert re.search(rf"^{study.id} +study ", listed, re.MULTILINE)
+    assert len(snapcycle(up, "jobs", "--runs").splitlines()) > len(listed.splitlines())
+    trained = snapcycle(up, "jobs", "--kind", "train", "--limit", "100")
+    assert re.search(rf"^{job_id} +train for", trained, re.MULTILINE)
+    assert study.id not in trained
+    assert "is of kind study and has no snapshots of its own" in snapcycle(up, "snapshots", study.id, status=1)
+    snapcycle(up, "cancel", study.id)
+
+
+def test_what_has_ended_cannot_be_stopped(up: Up, job_id: str) -> None:
+    assert snapcycle(up, "stop", job_id, status=1) == f"error: {job_id} has already succeeded: nothing to stop\n"
+    assert snapcycle(up, "cancel", job_id, status=1) == f"error: {job_id} has already succeeded: nothing to cancel\n"
+
+
+def test_a_table_without_a_target_is_refused_with_its_columns(up: Up, tmp_path: Path) -> None:
+    table = tmp_path / "flowers.csv"
+    table.write_text(IRIS_LIKE)
+    for command in (["train"], ["range-test"], ["study", "--seeds", "0"], ["datasets", "upload"]):
+        refusal = snapcycle(up, *command, str(table), status=1)
+        assert refusal == ("error: --target is missing: which column is to be predicted? flowers.csv has length, colour, species\n")
+
+
+def test_small_data_get_a_batch_size_that_fits(up: Up, tmp_path: Path) -> None:
+    table = tmp_path / "flowers.csv"
+    table.write_text(IRIS_LIKE)
+    printed = snapcycle(up, "range-test", str(table), "--target", "species", "--dry-run")
+    assert re.search(r"^batch +6 rows$", printed, re.MULTILINE), "48 training rows"
+    assert "note: --batch-size 6: none was given" in printed
+    printed = snapcycle(up, "train", str(table), "--target", "species", "--batch-size", "128", "--dry-run")
+    assert re.search(r"^batch +128 rows$", printed, re.MULTILINE)
 
 
 def test_the_exit_status_of_follow_is_the_job_result(up: Up) -> None:
@@ -163,14 +212,16 @@ def test_stop_ends_a_job_early_and_keeps_its_snapshots(up: Up) -> None:
     ("arguments", "message"),
     [
         (["train", "digits", "--architecture", "resnt"], "did you mean resnet"),
-        (["train", "digits", "--cycles", "0"], "#/schedule/cycles"),
-        (["train", "dgits"], "digits"),
+        (["train", "digits", "--cycles", "0"], "--cycles: must be greater than or equal to 1, got 0"),
+        (["train", "dgits"], 'DATA: "dgits" is neither a file, nor a dataset\'s id (ds_...), nor one of digits'),
         (["train", "missing.csv"], "missing.csv: No such file or directory"),
-        (["show", "job_0"], "there is no job"),
+        (["show", "job_0"], "there is no job 'job_0': snapcycle jobs lists them"),
         (["predict", "ens_0", "missing.npy"], "missing.npy cannot be read"),
-        (["train", "digits", "--cycles", "many"], "#/schedule/cycles"),
-        (["train", "digits", "--max-lr", "aut"], "#/schedule/max_lr"),
-        (["train", "digits", "--max-lr", "nan"], "#/schedule/max_lr"),
+        (["train", "digits", "--cycles", "many"], '--cycles: must be a whole number or auto, got "many"'),
+        (["train", "digits", "--max-lr", "aut"], '--max-lr: must be a number, auto or a range test\'s id, got "aut"'),
+        (["train", "digits", "--max-lr", "nan"], "--max-lr: must be a number"),
+        (["train", "digits", "--param", "width=3"], "--param width: unknown field"),
+        (["jobs", "--kind", "trian"], "did you mean train?"),
     ],
 )
 def test_a_refusal_names_what_is_wrong_and_ends_with_status_1(up: Up, arguments: list[str], message: str) -> None:
@@ -218,6 +269,11 @@ def test_train_names_every_type_of_schedule(up: Up) -> None:
     assert [name for name in types if not re.search(rf"\b{name}\b", help_text)] == []
 
 
+def test_study_names_every_arm() -> None:
+    help_text = CliRunner().invoke(app, ["study", "--help"], env={"COLUMNS": "300"}).stdout
+    assert [arm for arm in Arm if not re.search(rf"\b{arm}\b", help_text)] == []
+
+
 def test_a_service_that_is_not_there_is_named_with_the_remedy() -> None:
     done = run_command("jobs", environment={"SNAPCYCLE_URL": "http://127.0.0.1:9"})
     assert done.returncode == 1
@@ -244,7 +300,7 @@ def test_doctor_reports_on_the_machine_and_the_service(up: Up, tmp_path: Path) -
     done = run_command("doctor", "--json", environment={"SNAPCYCLE_URL": up.url, "SNAPCYCLE_DATA_DIR": str(tmp_path)})
     assert done.returncode == 0, done.stdout
     findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
-    assert set(findings) == {"snapcycle", "torch", "server", "artifacts", "fashion-mnist", "service"}
+    assert set(findings) == {"snapcycle", "torch", "server", "artifacts", "store", "disk", "fashion-mnist", "service"}
     assert findings["service"]["detail"] == f"{up.url}, 1 worker"
 
 

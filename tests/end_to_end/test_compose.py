@@ -3,6 +3,7 @@
 What Docker would do is done here: names of services become local addresses, /data a temporary directory, images the installed programs.
 """
 
+import re
 import shlex
 import shutil
 import signal
@@ -18,8 +19,8 @@ import pytest
 import redis
 import yaml
 
-from service.client import Client
-from tests.end_to_end.processes import ROOT, command_environment, wait_for
+from service.client import ApiError, Client
+from tests.end_to_end.processes import ROOT, command_environment, run_command, wait_for
 from worker.valkey_server import find_server_binary
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -41,7 +42,7 @@ class Translation:
         value = value.replace("valkey:6379", f"127.0.0.1:{self.redis_port}").replace("/data", str(self.data))
         if value == "cuda:0" and not HAS_GPU:
             return "cpu"
-        return {"6379": str(self.redis_port), "8000": str(self.api_port), "0.0.0.0": "127.0.0.1"}.get(
+        return {"6379": str(self.redis_port), "8000": str(self.api_port)}.get(
             value, value.replace("127.0.0.1:8000", f"127.0.0.1:{self.api_port}")
         )
 
@@ -68,8 +69,26 @@ def translation(tmp_path_factory: pytest.TempPathFactory) -> Translation:
 
 
 @pytest.fixture(scope="module")
-def processes(translation: Translation) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """All services, valkey first as ``depends_on`` says; ended in reverse order."""
+def api_key(translation: Translation) -> str:
+    """A key, made by the command that the file tells its reader to run first."""
+    told = (ROOT / "docker-compose.yml").read_text()
+    (command,) = re.findall(r"docker compose run .* api (keys create .*)", told)
+    made = run_command(*shlex.split(command), environment=translation.environment("api"))
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
+
+
+def test_without_a_key_the_api_refuses_to_listen(tmp_path: Path) -> None:
+    translation = Translation(free_port(), free_port(), tmp_path)
+    words = translation.command("api")[len(SNAPCYCLE) :]
+    refused = run_command(*words, environment=translation.environment("api"))
+    assert refused.returncode == 1
+    assert "0.0.0.0 can be reached from other machines, and there is no API key" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def processes(translation: Translation, api_key: str) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """All services, once there is ``api_key``; valkey first as ``depends_on`` says; ended in reverse order."""
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name in sorted(SERVICES, key=lambda name: "depends_on" in SERVICES[name]):
@@ -94,8 +113,8 @@ def answers_ping(port: int) -> bool:
             return False
 
 
-def test_a_job_goes_through_every_service(processes: dict[str, subprocess.Popen[bytes]], translation: Translation) -> None:
-    with Client(f"http://127.0.0.1:{translation.api_port}", max_retries=0) as client:
+def test_a_job_goes_through_every_service(processes: dict[str, subprocess.Popen[bytes]], translation: Translation, api_key: str) -> None:
+    with Client(f"http://127.0.0.1:{translation.api_port}", api_key=api_key, max_retries=0) as client:
         wait_for("two workers", lambda: is_healthy("api", translation) and len(client.queue()["workers"]) == 2)
         dataset = client.datasets.builtin("digits")
         jobs = [client.jobs.train(dataset, cycles=2, epochs_per_cycle=2, seed=seed) for seed in range(2)]
@@ -113,6 +132,15 @@ def is_healthy(name: str, translation: Translation) -> bool:
     assert command[0] == "python"
     check = [sys.executable, *(translation.text(word) for word in command[1:])]
     return subprocess.run(check, capture_output=True, check=False).returncode == 0
+
+
+def test_nobody_gets_in_without_the_key(processes: dict[str, subprocess.Popen[bytes]], translation: Translation, api_key: str) -> None:
+    wait_for("the API", lambda: is_healthy("api", translation))
+    with Client(f"http://127.0.0.1:{translation.api_port}") as client, pytest.raises(ApiError) as refused:
+        client.queue()
+    assert refused.value.code == "unauthenticated"
+    logs = "".join(path.read_text() for path in translation.data.glob("*.log"))
+    assert api_key[12:] not in logs
 
 
 def test_the_server_keeps_what_it_acknowledged(processes: dict[str, subprocess.Popen[bytes]], translation: Translation) -> None:

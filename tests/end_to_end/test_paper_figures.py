@@ -47,7 +47,7 @@ def test_a_finished_training_is_evaluated_and_drawn(up: Up, tmp_path: Path) -> N
     snapcycle(up, "follow", trained)
     printed = snapcycle(up, "evaluate", trained, "--config", str(settings))
     evaluation = printed.split()[0]
-    assert re.search(r"0 - 1\s+[0-9.e-]+\s+[0-9.]+\s+(yes|no)", printed)
+    assert re.search(r"1 - 2\s+[0-9.e-]+\s+[0-9.]+\s+(yes|no)", printed)
     assert "losses on 128 training rows" in printed
     assert "the one pair was measured" in printed
     assert printed.splitlines()[-1] in snapcycle(up, "show", evaluation)

@@ -44,7 +44,7 @@ def test_every_block_of_shell_and_python_runs(up: Up, tmp_path: Path) -> None:
     assert "(16, 1, 3, 3)" in printed, "the first convolution of the snapshot"
     for line in next(code for _, code in blocks("text")).splitlines():
         assert line.strip("[] ,'") in printed, "the warnings of the preview"
-    (found,) = re.findall(r"^train with it: --max-lr (\S+)$", printed, re.MULTILINE)
+    (found,) = re.findall(r"^train with it: --max-lr job_\w+, or --max-lr (\S+)$", printed, re.MULTILINE)
     assert 0.001 < float(found) < 10, "the range test"
     assert re.search(r"^max_lr 0\.\d+: of \d+ short trainings", printed, re.MULTILINE), "the rate that a job found for itself"
     assert re.search(r"^- mean over 2 seeds", printed, re.MULTILINE), "the table of the study"

@@ -139,7 +139,7 @@ def test_a_wipe_in_the_middle_changes_no_number(tmp_path: Path, undisturbed: Jso
         wipe(tmp_path / "data")
         ended = study.wait()
         assert table(ended) == undisturbed
-        assert ended.data["transitions"][0]["reason"] == "restored from the artifact store"
+        assert "restored from the artifact store" in [one["reason"] for one in ended.data["transitions"]]
         assert len(runs_of(client, study)) == 5
 
 
@@ -182,4 +182,4 @@ def test_the_command_prints_the_table(site: Up, undisturbed: Json) -> None:
     assert planned["estimate"]["runs"] == 5
     refused = run_command("study", "digits", "--seeds", "0,x", "--url", site.url)
     assert refused.returncode == 1
-    assert "seeds/1" in refused.stderr
+    assert '--seeds: must be a whole number, got "x"' in refused.stderr

@@ -31,8 +31,8 @@ def test_a_wipe_in_the_middle_changes_no_snapshot(tmp_path: Path) -> None:
                 wipe(tmp_path / "data")
         ended = job.refresh()
         assert sha256s(ended) == undisturbed
-        assert [one["to"] for one in ended.data["transitions"]] == ["queued", "running", "succeeded"]
-        assert ended.data["transitions"][0]["reason"] == "restored from the artifact store"
+        assert [one["to"] for one in ended.data["transitions"]] == ["queued", "running", "queued", "running", "succeeded"]
+        assert ended.data["transitions"][2]["reason"] == "restored from the artifact store"
         assert seen[-1]["type"] == "end"
         assert {event["cycle"] for event in seen if event["type"] == "snapshot"} == {0, 1, 2, 3}
         assert sorted(one["id"] for one in client.jobs.list()) == sorted([first.id, job.id])

@@ -94,8 +94,10 @@ def study() -> Json:
         "seeds": [0, 1],
         "epochs": 20.0,
         "arms": [
-            {"arm": "snapshot_ensemble", "metrics": {"error": estimate(0.2, 0.4), "nll": estimate(0.5, 0.7)}, "loss": other},
-            {"arm": "step", "metrics": {"error": estimate(0.3, None), "nll": None}, "loss": curve},
-            {"arm": "no_cycle", "metrics": {"error": estimate(0.25, 0.35), "nll": estimate(0.6, 0.8)}, "loss": curve},
+            {"arm": "snapshot_ensemble", "metrics": {"error": estimate(0.2, 0.4), "nll": estimate(0.5, 0.7)}, "loss": other}
+            | {"budget_epochs": 20.0},
+            {"arm": "step", "metrics": {"error": estimate(0.3, None), "nll": None}, "loss": curve, "budget_epochs": None},
+            {"arm": "no_cycle", "metrics": {"error": estimate(0.25, 0.35), "nll": estimate(0.6, 0.8)}, "loss": curve}
+            | {"budget_epochs": 40.0},
         ],
     }

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from pydantic import SecretStr
 
-from service.cli_processes import refuse_open_door
+from service.cli_processes import guarded
 from service.embedded import Child, LaunchError, Stack, child_environment
 from worker.settings import Settings
 
@@ -65,13 +66,20 @@ def test_the_address_of_a_wildcard_host_is_this_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_an_address_of_this_machine_alone_needs_no_consent(host: str) -> None:
-    refuse_open_door(host, is_allowed=False)
+def test_an_address_of_this_machine_alone_needs_no_consent(host: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, host=host)
+    assert guarded(settings, is_insecure=False) is settings
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.internal"])
-def test_an_address_that_others_reach_needs_consent(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_others_reach_needs_keys_or_consent(host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(data_dir=tmp_path, host=host)
     with pytest.raises(typer.Exit):
-        refuse_open_door(host, is_allowed=False)
+        guarded(settings, is_insecure=False)
     assert f"{host} can be reached from other machines" in capsys.readouterr().err
-    refuse_open_door(host, is_allowed=True)
+    assert guarded(settings, is_insecure=True) is settings
+
+
+def test_only_the_api_gets_the_pepper(tmp_path: Path) -> None:
+    settings = Settings(redis_url="redis://here:1", data_dir=tmp_path, key_pepper=SecretStr("a pepper of the test"))
+    assert "a pepper of the test" not in str(child_environment(settings, num_workers=1)) + repr(settings)

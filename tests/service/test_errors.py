@@ -8,7 +8,8 @@ import pytest
 
 from clr.errors import DatasetError, InputError, ModelError
 from clr.schedules import ScheduleError
-from service.errors import PROBLEMS, Problem, ProblemKind, problem_of, problem_response, to_json
+from service.errors import Problem, problem_of, problem_response, to_json
+from service.problem_kinds import PROBLEMS, ProblemKind
 from tests.service.conftest import problem
 from worker.artifacts import AlreadyExists, ArtifactDamaged, ArtifactMissing, ArtifactUnavailable, StoreFull
 from worker.job_store import StoreUnavailable
@@ -73,7 +74,7 @@ def test_problem_document_is_complete() -> None:
     assert response.body == to_json(
         {
             "type": "/problems/overloaded",
-            "title": "Too many predictions wait",
+            "title": "Too much to do",
             "status": 503,
             "code": "overloaded",
             "detail": "full",

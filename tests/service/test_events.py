@@ -15,6 +15,7 @@ import pytest
 from service import events as service_events
 from service.request_schemas import EVENT_TYPES
 from tests.service.conftest import Server, Worker, field_error, make_settings, problem, wait_until
+from worker.job_store import Event
 from worker.valkey_server import ValkeyServer
 
 Submit = Callable[..., str]
@@ -218,7 +219,7 @@ def test_slow_reader_loses_nothing(server: Server, submit: Submit, worker: Worke
 
 def test_what_does_not_fit_is_read_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_events, "MAX_WAITING_BATCHES", 1)
-    waiting, last = ([service_events.Event(seq, "end", "", {})] for seq in (1, 2))
+    waiting, last = ([Event(seq, "end", "", {})] for seq in (1, 2))
 
     async def take_three() -> list[object]:
         subscription = service_events.Subscription()

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from service.figure_page import standalone_page
+from service.figure_page import PLOTLY_FILE, page_beside_script, plotly_script
 from service.figures import draw
 from tests.service.conftest import Server
 from tests.service.figure_jobs import landscape, members, training
@@ -50,14 +50,15 @@ def test_the_page_of_a_job_is_drawn_under_its_policy(server: Server, api: httpx2
     assert "<b>measured" not in page
 
 
-def test_a_file_needs_nothing_else(tmp_path: Path) -> None:
+def test_a_file_needs_only_the_script_beside_it(tmp_path: Path) -> None:
     job = training(name="kept </script>", result=members() | {"landscape": landscape()})
     file = tmp_path / "interpolation.html"
-    file.write_text(standalone_page("kept", {"interpolation": draw("interpolation", job)}), encoding="utf-8")
+    (tmp_path / PLOTLY_FILE).write_text(plotly_script(), encoding="utf-8")
+    file.write_text(page_beside_script("kept", {"interpolation": draw("interpolation", job)}), encoding="utf-8")
     page, console = browsed(file.as_uri(), tmp_path / "profile")
     assert console == ""
     assert 'class="main-svg"' in page
     data = re.search(r'id="interpolation-data">(.*?)</script>', page, re.DOTALL)
     assert data is not None
-    assert json.loads(data[1])["data"][0]["name"] == "0 → 1"
-    assert "src=" not in re.sub(r"<script>.*?</script>", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert json.loads(data[1])["data"][0]["name"] == "1 → 2"
+    assert re.findall(r'src="(.*?)"', file.read_text(encoding="utf-8")) == [PLOTLY_FILE]

@@ -9,7 +9,7 @@ import httpx2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.errors import PROBLEMS
+from service.problem_kinds import PROBLEMS
 from tests.service.conftest import TRAINING
 
 Json = dict[str, Any]

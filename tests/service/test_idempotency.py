@@ -1,12 +1,12 @@
 from datetime import UTC, datetime, timedelta
 
-import orjson
 import pytest
 
 from service.errors import Problem
 from service.idempotency import Made, once
 from worker.artifacts import ArtifactStore
 from worker.jobs import key_sha256
+from worker.records import create_document, read_document
 
 
 class Shelf:
@@ -16,6 +16,7 @@ class Shelf:
         self.artifacts = artifacts
         self.objects: set[str] = set()
         self.count = 0
+        self.tenant = "default"
 
     def make(self) -> str:
         self.count += 1
@@ -24,7 +25,14 @@ class Shelf:
 
     def once(self, body: str = "body") -> Made:
         return once(
-            self.artifacts, "things", "key", body, make=self.make, discard=self.objects.remove, exists=lambda made: made in self.objects
+            self.artifacts,
+            "things",
+            "key",
+            body,
+            tenant=self.tenant,
+            make=self.make,
+            discard=self.objects.remove,
+            exists=lambda made: made in self.objects,
         )
 
 
@@ -37,10 +45,11 @@ FOLDER = f"idempotency/things/{key_sha256('key')}"
 
 
 def age(artifacts: ArtifactStore, record: str, hours: int) -> None:
-    document = orjson.loads(artifacts.read(f"{FOLDER}/{record}"))
+    document = read_document(artifacts, f"{FOLDER}/{record}")
+    assert document is not None
     document["created_at"] = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
     artifacts.delete(f"{FOLDER}/{record}")
-    artifacts.create(f"{FOLDER}/{record}", orjson.dumps(document))
+    create_document(artifacts, f"{FOLDER}/{record}", document)
 
 
 def test_a_key_makes_one_object(shelf: Shelf) -> None:
@@ -80,3 +89,9 @@ def test_of_two_requests_at_once_the_later_gives_its_object_up(shelf: Shelf, is_
     answer = shelf.once()
     assert answer.replayed
     assert shelf.objects == {answer.id}
+
+
+def test_the_same_key_of_another_tenant_makes_another_object(shelf: Shelf) -> None:
+    assert shelf.once() == Made("1", replayed=False)
+    shelf.tenant = "other"
+    assert [shelf.once("another body"), shelf.once("another body")] == [Made("2", replayed=False), Made("2", replayed=True)]

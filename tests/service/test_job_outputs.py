@@ -162,7 +162,7 @@ def test_damaged_weights_are_never_sent(api: httpx2.Client, server: Server, subm
     path.write_bytes(content)
     problem(api.get(weights_url(job_id)), 410, "artifact_lost")
     problem(api.post(f"/v1/ensembles/ens_{job_id[4:]}/predict", json={"inputs": [[1, 2, 3, 4]]}), 410, "artifact_lost")
-    path.unlink()
+    assert not path.exists(), "it is in the quarantine"
     problem(api.get(weights_url(job_id)), 410, "artifact_lost")
 
 

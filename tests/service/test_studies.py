@@ -156,7 +156,7 @@ def test_cancelling_a_study_cancels_its_runs(api: httpx2.Client, server: Server,
 
 def test_a_waiting_study_cannot_be_stopped(api: httpx2.Client, server: Server, body: Json) -> None:
     study = submit(api, server, body)
-    assert study["allowed_actions"] == ["cancel"]
+    assert study["allowed_actions"] == ["cancel", "pause"]
     problem(api.post(f"/v1/jobs/{study['id']}/stop", json={}), 409, "invalid_state")
 
 

@@ -50,7 +50,7 @@ def test_numbers_stand_with_half_of_their_interval() -> None:
         ">worth",
     ]
     assert found[0] == ["cosine", "1", "20", "9.91 ± 0.12", "0.2731 ± 0.0012", "0.0100 ± 0.0012", "0.2700 ± 0.0012", "-", "-"]
-    assert found[1][0:4] == ["snapshot ensemble", "5", "20", "9.91 ± 0.12"]
+    assert found[1][0:4] == ["snapshot_ensemble", "5", "20", "9.91 ± 0.12"]
     assert found[1][-2:] == ["-0.21 (-0.40, -0.02)", "2.1"]
 
 
@@ -58,7 +58,7 @@ def test_in_a_narrow_terminal_intervals_stand_below_their_means() -> None:
     difference = {"error": estimate(-0.0021, 0.0019)}
     document = result(arm("snapshot_ensemble", reach=0.0012, difference_to_cosine=difference))
     assert study_rows(document, is_narrow=True) == [
-        ["snapshot\nensemble", "1", "20", "9.91\n± 0.12", "0.2731\n± 0.0012", "0.0100\n± 0.0012", "-0.21\n(-0.40, -0.02)", "-"]
+        ["snapshot_\nensemble", "1", "20", "9.91\n± 0.12", "0.2731\n± 0.0012", "0.0100\n± 0.0012", "-0.21\n(-0.40, -0.02)", "-"]
     ]
     assert len(study_columns(document, is_narrow=True)) == 8
 
@@ -87,6 +87,7 @@ def test_remarks_tell_how_to_read_it_the_verdict_and_each_failure_once() -> None
     assert study_remarks(document) == [
         "mean over 2 seeds, ± half of the 95 % interval",
         "auto is fine",
+        "worth: as many independently trained networks give the same likelihood",
         "a note",
         "run step-0 failed: diverged",
     ]
@@ -98,7 +99,7 @@ def test_a_real_report_has_a_row_for_each_arm() -> None:
     report = study_report(config, outcomes)
     StudyOutput.model_validate(report | {"runs": []})  # what the API documents
     found = study_rows(report)
-    assert [row[0] for row in found] == ["cosine", "no cycle cosine", "independent", "step"]
+    assert [row[0] for row in found] == ["cosine", "no_cycle_cosine", "independent", "step"]
     assert all(len(row) == len(study_columns(report)) for row in found)
     assert found[2][1] == "2"
     assert "run step-1 failed: gone" in study_remarks(report)

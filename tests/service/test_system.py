@@ -57,7 +57,7 @@ def test_queue_counts_and_says_why_jobs_wait(api: httpx2.Client, submit: Submit,
     assert api.get(f"/v1/jobs/{waiting}").json()["queue"]["position"] >= 1
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/jobs/", "/v2/models", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/jobs/", "/v2/models", "/v1/metrics"])
 def test_unknown_path_is_a_problem(api: httpx2.Client, path: str) -> None:
     problem(api.get(path), 404, "not_found")
 
@@ -143,6 +143,8 @@ def test_openapi_describes_the_bodies_that_are_read_by_hand(api: httpx2.Client) 
         "application/json",
         "application/x-npy",
         "application/octet-stream",
+        "image/png",
+        "image/jpeg",
     }
 
 

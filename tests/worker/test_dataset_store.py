@@ -64,5 +64,5 @@ def test_a_damaged_manifest_is_named(artifacts: ArtifactStore, put: Callable[[st
     dataset_id = new_id("ds")
     put(dataset_id)
     (tmp_path / "artifacts" / "datasets" / dataset_id / "manifest.json").write_bytes(b"\0\0")
-    with pytest.raises(ArtifactDamaged, match=f"datasets/{dataset_id}/manifest.json is not JSON"):
+    with pytest.raises(ArtifactDamaged, match=f"datasets/{dataset_id}/manifest.json is damaged"):
         get_dataset(artifacts, dataset_id)

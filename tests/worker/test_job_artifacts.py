@@ -97,30 +97,25 @@ def test_a_staged_file_that_changed_is_not_committed(attempt: JobArtifacts, tmp_
 
 
 def test_two_checkpoints_are_kept_and_the_newest_is_found(attempt: JobArtifacts, artifacts: ArtifactStore, tmp_path: Path) -> None:
-    assert attempt.checkpoint_path() is None
+    assert attempt.checkpoints().paths == ()
     for step in (5, 20, 100):
         attempt.put_checkpoint(checkpoint(tmp_path, step), tmp_path)
     names = artifacts.list_names(checkpoints_prefix(JOB_ID))
     assert [int(name.partition("-")[0]) for name in names] == [20, 100]
-    path = attempt.checkpoint_path()
-    assert path is not None
-    assert path.read_bytes() == b"at 100"
+    assert [path.read_bytes() for path in attempt.checkpoints().paths] == [b"at 100", b"at 20"]
 
 
 def test_of_two_claims_checkpoints_of_one_step_the_later_claims_is_taken(artifacts: ArtifactStore, tmp_path: Path) -> None:
     for epoch in (9, 10):
         JobArtifacts(artifacts, JOB_ID, epoch).put_checkpoint(checkpoint(tmp_path, 7), tmp_path)
-    path = JobArtifacts(artifacts, JOB_ID, 11).checkpoint_path()
-    assert path is not None
-    assert path.parent.name.endswith("-000000000000010")
+    newest = JobArtifacts(artifacts, JOB_ID, 11).checkpoints().paths[0]
+    assert newest.parent.name.endswith("-000000000000010")
 
 
 def test_a_checkpoint_without_a_manifest_does_not_exist(attempt: JobArtifacts, artifacts: ArtifactStore, tmp_path: Path) -> None:
     attempt.put_checkpoint(checkpoint(tmp_path, 5), tmp_path)
     artifacts.create(f"{checkpoints_prefix(JOB_ID)}/0000000009-000000000000005/checkpoint.safetensors", b"torn")
-    path = attempt.checkpoint_path()
-    assert path is not None
-    assert path.read_bytes() == b"at 5"
+    assert [path.read_bytes() for path in attempt.checkpoints().paths] == [b"at 5"]
 
 
 def test_the_first_result_holds(attempt: JobArtifacts) -> None:

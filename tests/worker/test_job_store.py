@@ -181,7 +181,7 @@ def test_a_key_with_another_body_is_refused(job_store: JobStore, new_spec: NewSp
 def test_a_key_is_kept_for_a_day_and_freed_with_its_job(job_store: JobStore, new_spec: NewSpec, redis_client: Any) -> None:
     spec, other = new_spec(), new_spec()
     submit(job_store, spec, key="k1")
-    assert 86_000 < redis_client.ttl(f"snapcycle:idempotency:{key_sha256('k1')}") <= 86_400
+    assert 86_000 < redis_client.ttl(f"snapcycle:idempotency:default:{key_sha256('k1')}") <= 86_400
     job_store.request(spec.id, Action.CANCEL)
     job_store.delete(spec.id)
     assert submit(job_store, other, key="k1", body="other") == SubmitResult(other.id, replayed=False)
@@ -371,9 +371,9 @@ def test_what_a_state_does_not_allow_is_refused_with_what_it_does(job_store: Job
     job_store.finish(succeeded.id, claim(job_store, succeeded.id), JobStatus.SUCCEEDED)
     job_store.request(cancelled.id, Action.CANCEL)
     refused: list[tuple[Callable[[], object], JobSpec, tuple[str, ...]]] = [
-        (lambda: job_store.request(queued.id, Action.STOP_NOW), queued, ("cancel",)),
-        (lambda: job_store.delete(queued.id), queued, ("cancel",)),
-        (lambda: job_store.delete(running.id), running, ("cancel", "stop")),
+        (lambda: job_store.request(queued.id, Action.STOP_NOW), queued, ("cancel", "pause")),
+        (lambda: job_store.delete(queued.id), queued, ("cancel", "pause")),
+        (lambda: job_store.delete(running.id), running, ("cancel", "stop", "pause")),
         (lambda: job_store.request(succeeded.id, Action.CANCEL), succeeded, ("delete",)),
         (lambda: job_store.request(succeeded.id, Action.STOP_NOW), succeeded, ("delete",)),
         (lambda: job_store.request(cancelled.id, Action.STOP_CYCLE_END), cancelled, ("delete",)),

@@ -16,7 +16,7 @@ from tests.job_stores import complete_store
 from worker.ids import snapshot_id_of
 from worker.job_specs import JobSpec
 from worker.job_store import Claim, JobStore, StoreUnavailable
-from worker.jobs import Action, JobStatus
+from worker.jobs import Action, JobKind, JobRecord, JobStatus
 from worker.redis_connection import connect
 from worker.restoration import StoredJob
 from worker.valkey_server import ValkeyServer
@@ -45,12 +45,16 @@ def claim(store: JobStore, job_id: str) -> int:
     return granted.epoch
 
 
+RECORD = JobRecord("job_x", JobKind.TRAIN, None, JobStatus.SUCCEEDED, None, "ds_1", {}, {}, {}, "2026-11-23T00:00:00.000Z")
+
+
 def all_calls(store: JobStore, spec: JobSpec, epoch: int) -> dict[str, Callable[[], object]]:
     """One call of every method."""
     job = spec.id
     return {
         "find_submission": lambda: store.find_submission("k", "a"),
         "submit": lambda: store.submit(spec, idempotency_key=None, body_sha256=""),
+        "next_job": store.next_job,
         "claim": lambda: store.claim(job, "worker-1", 30_000, 3),
         "beat": lambda: store.beat(job, epoch, 30_000),
         "report": lambda: store.report(job, epoch),
@@ -60,6 +64,11 @@ def all_calls(store: JobStore, spec: JobSpec, epoch: int) -> dict[str, Callable[
         "fail_attempt": lambda: store.fail_attempt(job, epoch, "died", 3),
         "finish": lambda: store.finish(job, epoch, JobStatus.SUCCEEDED),
         "request": lambda: store.request(job, Action.CANCEL),
+        "resume": lambda: store.resume(job),
+        "extend": lambda: store.extend(RECORD, 1, config={}, progress={}, idempotency_key=None, body_sha256=""),
+        "amendments": lambda: store.amendments(job),
+        "unamended": store.unamended,
+        "mark_amended": lambda: store.mark_amended(job, 0),
         "begin_delete": lambda: store.begin_delete(job),
         "delete": lambda: store.delete(job),
         "deleting": store.deleting,
@@ -67,6 +76,8 @@ def all_calls(store: JobStore, spec: JobSpec, epoch: int) -> dict[str, Callable[
         "restore": lambda: store.restore("token", StoredJob(spec, None, [], 0)),
         "end_rebuild": lambda: store.end_rebuild("token"),
         "check_complete": store.check_complete,
+        "server_life": store.server_life,
+        "doubt": store.doubt,
         "delete_dataset_guard": lambda: store.delete_dataset_guard("ds_other"),
         "get": lambda: store.get(job),
         "list": store.list,
@@ -76,6 +87,9 @@ def all_calls(store: JobStore, spec: JobSpec, epoch: int) -> dict[str, Callable[
         "snapshot": lambda: store.snapshot(snapshot_id_of(job, 0)),
         "metrics": lambda: store.metrics(job),
         "events": lambda: store.events(job),
+        "seconds_run": lambda: store.seconds_run(job),
+        "memory_ratio": store.memory_ratio,
+        "counters": store.counters,
         "wait_events": lambda: store.wait_events({job: 0}, block_ms=60_000),
         "ping": store.ping,
         "check_server": store.check_server,

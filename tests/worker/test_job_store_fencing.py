@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import redis
 
+from tests.worker.training_jobs import record_of
 from worker.job_specs import JobSpec
 from worker.job_store import Beat, Claim, Commit, JobStore
 from worker.jobs import Action, JobStatus, Phase
+from worker.restoration import StoredJob
 
 NewSpec = Callable[[], JobSpec]
 LEASE_MS = 30_000
@@ -25,8 +27,8 @@ CHANGES: dict[str, tuple[Callable[[JobStore, str, int], object], object]] = {
 
 
 def everything(client: redis.Redis) -> dict[str | bytes, Any]:
-    """The whole database."""
-    return {key: client.dump(key) for key in sorted(client.keys())}
+    """The whole database, but for the number of refusals."""
+    return {key: client.dump(key) for key in sorted(client.keys()) if key != b"snapcycle:counters"}
 
 
 def claim(store: JobStore, job_id: str, owner: str) -> int:
@@ -42,7 +44,9 @@ def raw(valkey: Any) -> redis.Redis:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("situation", ["taken over", "requeued", "succeeded", "cancelled", "deleted"])
+@pytest.mark.parametrize(
+    "situation", ["taken over", "requeued", "paused", "succeeded", "extended", "cancelled", "deleted", "rebuilt", "rebuilt and taken over"]
+)
 def test_an_old_epoch_changes_nothing(job_store: JobStore, new_spec: NewSpec, raw: redis.Redis, change: str, situation: str) -> None:
     spec = new_spec()
     job_store.submit(spec, idempotency_key=None, body_sha256="")
@@ -54,6 +58,22 @@ def test_an_old_epoch_changes_nothing(job_store: JobStore, new_spec: NewSpec, ra
             job_store.release(spec.id, new, "drained")
         case "succeeded":
             job_store.finish(spec.id, new, JobStatus.SUCCEEDED)
+        case "paused":
+            job_store.request(spec.id, Action.PAUSE)
+            job_store.release(spec.id, new, "drained")
+        case "extended":
+            job_store.finish(spec.id, new, JobStatus.SUCCEEDED)
+            ended = record_of(job_store, spec.id)
+            job_store.extend(ended, 1, config={}, progress={}, idempotency_key=None, body_sha256="")
+            assert claim(job_store, spec.id, "worker-3") > new
+        case "rebuilt" | "rebuilt and taken over":
+            raw.flushall()
+            token = job_store.begin_rebuild()
+            assert token is not None
+            assert job_store.restore(token, StoredJob(spec, None, [], 0)) == "restored"
+            assert job_store.end_rebuild(token)
+            if situation == "rebuilt and taken over":
+                assert claim(job_store, spec.id, "worker-1") > new  # although the database had forgotten that there was one
         case "cancelled":
             job_store.request(spec.id, Action.CANCEL)
             job_store.finish(spec.id, new, JobStatus.CANCELLED)

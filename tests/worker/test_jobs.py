@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from clr.config import TrainingConfig
 from worker.job_requests import TrainJobRequest
 from worker.job_specs import JobSpec, read_spec
-from worker.jobs import TERMINAL, JobStatus, allowed_actions, rfc3339
+from worker.jobs import TERMINAL, JobKind, JobRecord, JobStatus, allowed_actions, now_rfc3339, rfc3339
 
 
 def test_a_request_is_a_training_configuration_with_labels() -> None:
@@ -38,8 +38,24 @@ def test_a_spec_reads_back_as_it_was_stored(new_spec: Callable[[], JobSpec]) -> 
     assert read_spec(spec.model_dump_json()) == spec
 
 
+def record(status: JobStatus, kind: JobKind = JobKind.TRAIN, *, schedule: object = None) -> JobRecord:
+    now = now_rfc3339()
+    return JobRecord("job_1", kind, None, status, None, "ds_1", {}, {"schedule": schedule or {}, "budget": None}, {}, now)
+
+
+def test_what_a_job_allows_depends_on_its_state_and_on_whether_its_cycles_are_fixed() -> None:
+    fixed = {"type": "warm_restarts", "cycles": 2}
+    assert allowed_actions(record(JobStatus.QUEUED, schedule=fixed)) == ("cancel", "pause")
+    assert allowed_actions(record(JobStatus.RUNNING, schedule=fixed)) == ("cancel", "stop", "pause", "extend")
+    assert allowed_actions(record(JobStatus.SUCCEEDED, schedule=fixed)) == ("delete", "extend")
+    assert allowed_actions(record(JobStatus.RUNNING, schedule=fixed | {"cycles": "auto"})) == ("cancel", "stop", "pause")
+    assert allowed_actions(record(JobStatus.SUCCEEDED, JobKind.EVALUATE)) == ("delete",)
+    assert allowed_actions(record(JobStatus.PAUSED)) == ("cancel", "stop", "resume")
+    assert allowed_actions(record(JobStatus.PAUSED, JobKind.STUDY)) == ("cancel", "resume")
+
+
 def test_terminal_jobs_can_only_be_deleted() -> None:
-    assert {status for status in JobStatus if allowed_actions(status) == ("delete",)} == TERMINAL
+    assert {status for status in JobStatus if allowed_actions(record(status)) == ("delete",)} == TERMINAL
     assert [status for status in JobStatus if status.is_terminal] == [JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED]
 
 

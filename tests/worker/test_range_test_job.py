@@ -114,6 +114,7 @@ def test_data_of_one_batch_are_the_users_to_change(capfd: pytest.CaptureFixture[
 
 def test_a_run_without_a_rate_fails_with_one_remedy_that_it_has_a_field_for() -> None:
     failed = failure_of(RateNotFoundError("the range test found no max_lr: none of 5 short trainings learns"))
+    assert failed is not None
     assert (failed.category, failed.message) == ("user", "the range test found no max_lr: none of 5 short trainings learns")
     assert failed.suggestion == "give max_lr a number, for example 0.1"
 

@@ -16,11 +16,22 @@ from worker.fleet import QUEUE
 from worker.ids import new_id, snapshot_id_of
 from worker.job_specs import JobSpec
 from worker.job_store import Claim, Commit, DatasetInUse, JobMissing, StoreUnavailable, SubmitResult
-from worker.jobs import Action, JobRecord, JobStatus, TerminalStatus, key_sha256
-from worker.rebuild import rebuild, remove_half_deleted
+from worker.jobs import Action, JobRecord, JobStatus, TerminalStatus, key_sha256, now_rfc3339
+from worker.rebuild import rebuild, recheck, remove_half_deleted
 from worker.reconciler import reconcile_once
-from worker.records import MANIFEST, checkpoint_prefix, job_prefix, result_key, snapshot_prefix, spec_key, write_document
+from worker.records import (
+    MANIFEST,
+    attempt_key,
+    checkpoint_prefix,
+    job_prefix,
+    learning_rate_key,
+    result_key,
+    snapshot_prefix,
+    spec_key,
+    write_document,
+)
 from worker.results import best_snapshot, result_of
+from worker.stored_specs import stored_spec
 
 NewSpec = Callable[[], JobSpec]
 Json = dict[str, Any]
@@ -152,6 +163,59 @@ def test_jobs_that_had_not_ended_wait_at_their_old_places(place: Place, jobs: di
     assert sent == waiting
 
 
+def test_attempts_times_and_transitions_come_back(place: Place, jobs: dict[str, str]) -> None:
+    ended, running = jobs["succeeded"], jobs["running"]
+    before = {job_id: record_of(place.store, job_id) for job_id in (ended, running)}
+    claim = {
+        "epoch": place.epochs[running],
+        "attempt": 1,
+        "owner": "worker-1",
+        "at": now_rfc3339(),
+        "started_at": before[running].started_at,
+    }
+    write_document(place.artifacts, attempt_key(running, place.epochs[running]), claim)
+    write_document(place.artifacts, learning_rate_key(running), {"max_lr": 0.25, "epochs": 1.0, "result": {}})
+    folder = checkpoint_prefix(running, 24, place.epochs[running] + 5)
+    write_document(place.artifacts, f"{folder}/{MANIFEST}", {"step": 24, "seconds_run": 12.5})
+    place.wipe()
+    place.rebuild()
+    for job_id in (ended, running):
+        after = record_of(place.store, job_id)
+        assert (after.attempt, after.started_at) == (1, before[job_id].started_at)
+        assert [each["to"] for each in after.transitions[:3]] == ["queued", "running", "queued"]
+    assert record_of(place.store, ended).transitions[:2] == before[ended].transitions[:2]
+    assert place.store.seconds_run(running) == 12.5
+    assert record_of(place.store, running).config["schedule"]["max_lr"] == 0.25
+    assert [event.data["max_lr"] for event in place.store.events(running) if event.type == "learning_rate"] == [0.25]
+    again = place.store.claim(running, "worker-2", 30_000, 3)
+    assert isinstance(again, Claim)
+    assert again.epoch > place.epochs[running] + 5
+    assert record_of(place.store, running).attempt == 2
+
+
+def test_a_lost_manifest_comes_back_from_the_result(place: Place, jobs: dict[str, str], tmp_path: Path) -> None:
+    job_id = jobs["succeeded"]
+    snapshots = place.store.snapshots(job_id)
+    path = tmp_path / "artifacts" / snapshot_prefix(job_id, 1) / MANIFEST
+    content = path.read_bytes()
+    path.write_bytes(content[:-5])
+    place.wipe()
+    place.rebuild()
+    assert place.store.snapshots(job_id) == snapshots
+    assert path.read_bytes() == content
+
+
+def test_a_job_whose_result_is_damaged_has_failed_and_is_not_run_again(place: Place, jobs: dict[str, str], tmp_path: Path) -> None:
+    job_id = jobs["cancelled"]
+    (tmp_path / "artifacts" / result_key(job_id)).write_bytes(b"{}")
+    place.wipe()
+    place.rebuild()
+    record = record_of(place.store, job_id)
+    assert (record.status, record.snapshot_count) == (JobStatus.FAILED, 3)
+    assert record.error is not None
+    assert record.error["category"] == "data"
+
+
 def test_lists_counts_datasets_and_keys_come_back(place: Place, jobs: dict[str, str]) -> None:
     keyed = place.queued(key="k1")
     before = [record.id for record in place.store.list(limit=100).records]
@@ -165,16 +229,46 @@ def test_lists_counts_datasets_and_keys_come_back(place: Place, jobs: dict[str, 
     assert sorted(used.value.job_ids) == sorted(before)
     assert place.store.find_submission("k1", "body") == keyed
     assert place.store.submit(place.new_spec(), idempotency_key="k1", body_sha256="body") == SubmitResult(keyed, replayed=True)
-    assert 86_000 < int(place.client.ttl(f"snapcycle:idempotency:{key_sha256('k1')}")) <= 86_400
+    assert 86_000 < int(place.client.ttl(f"snapcycle:idempotency:default:{key_sha256('k1')}")) <= 86_400
 
 
-def test_of_several_tries_of_one_submission_the_key_leads_to_the_last(place: Place) -> None:
+def test_of_several_tries_of_one_submission_the_last_is_the_job_and_the_others_are_removed(place: Place) -> None:
     specs = [place.new_spec().model_copy(update={"idempotency_key_sha256": key_sha256("k1"), "body_sha256": "body"}) for _ in range(3)]
     for spec in specs:
         write_document(place.artifacts, spec_key(spec.id), spec.model_dump(mode="json"))
+    other = place.new_spec().model_copy(update={"idempotency_key_sha256": key_sha256("k1"), "tenant": "other"})
+    write_document(place.artifacts, spec_key(other.id), other.model_dump(mode="json"))
     place.wipe()
-    assert place.rebuild() == 3
-    assert place.store.find_submission("k1", "body") == max(spec.id for spec in specs)
+    assert place.rebuild() == 2
+    last = max(spec.id for spec in specs)
+    assert place.store.find_submission("k1", "body") == last
+    assert sorted(record.id for record in place.store.list().records) == sorted([last, other.id])
+    assert sorted(place.artifacts.list_names("jobs")) == sorted([last, other.id])
+
+
+def test_a_job_that_has_run_is_no_abandoned_try_whoever_has_its_key(place: Place, jobs: dict[str, str]) -> None:
+    ran = stored_spec(place.artifacts, jobs["succeeded"])
+    later = place.new_spec().model_copy(update={"idempotency_key_sha256": ran.idempotency_key_sha256})
+    write_document(place.artifacts, spec_key(later.id), later.model_dump(mode="json"))
+    place.wipe()
+    place.rebuild()
+    assert place.store.get(jobs["succeeded"]) is not None
+    assert place.store.get(later.id) is not None
+
+
+def test_jobs_that_a_server_lost_with_the_end_of_its_log_are_read_back(place: Place, jobs: dict[str, str]) -> None:
+    assert recheck(place.store, place.artifacts) == []
+    gone = jobs["succeeded"]
+    keys = [*place.client.scan_iter(f"snapcycle:job:{gone}*")]
+    place.client.delete(*keys)
+    assert recheck(place.store, place.artifacts) == [gone]
+    with pytest.raises(StoreUnavailable):
+        place.store.get(gone)
+    assert place.rebuild() == 1
+    assert recheck(place.store, place.artifacts) == []
+    record = place.store.get(gone)
+    assert record is not None
+    assert record.status == "succeeded"
 
 
 def test_a_key_that_is_a_day_old_is_forgotten(place: Place) -> None:

@@ -15,6 +15,7 @@ from worker.job_store import Claim, JobStore
 from worker.jobs import Action, JobStatus
 from worker.reconciler import Pass, reconcile_once, run_reconciler
 from worker.records import read_document, result_key, write_document
+from worker.results import LASTING
 from worker.settings import Settings
 
 NewSpec = Callable[[], JobSpec]
@@ -131,9 +132,12 @@ def test_a_job_that_crashes_too_often_fails_with_a_result(
         "finished_at": record.finished_at,
         "snapshots": [{"cycle": 0, "snapshot_id": snapshot_id_of(spec.id, 0), "metrics": {"validation": {"loss": 0.5}}}],
         "ensemble": [{"members": 1}],
+        "manifests": job_store.snapshots(spec.id),
         "history": {"columns": ["step", "epoch", "cycle", "learning_rate", "train_loss"], "rows": [[1, 0.1, 0, 0.1, 2.5]]},
         "config": spec.config.model_dump(mode="json"),
         "output": {},
+        "extensions": 0,
+        "record": {name: getattr(record, name) for name in LASTING},
     }
 
 

@@ -268,13 +268,13 @@ def test_an_interrupted_deletion_is_carried_to_its_end(place: Place, monkeypatch
     place.store.request(study.id, Action.CANCEL)
     advance_studies(place.store, place.artifacts, place.sent.append)
     removed: list[str] = []
-    delete_prefix: Callable[[str], None] = place.artifacts.delete_prefix
+    delete_prefix: Callable[..., None] = place.artifacts.delete_prefix
 
-    def die_at_the_third(prefix: str) -> None:
+    def die_at_the_third(prefix: str, *, last: str) -> None:
         removed.append(prefix)
         if len(removed) == 3:
             raise KeyboardInterrupt
-        delete_prefix(prefix)
+        delete_prefix(prefix, last=last)
 
     with monkeypatch.context() as patch:
         patch.setattr(place.artifacts, "delete_prefix", die_at_the_third)

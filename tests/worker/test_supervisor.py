@@ -315,3 +315,18 @@ def test_training_goes_on_while_the_job_store_is_away(workshop: Workshop, tmp_pa
         assert run.result(timeout=30) == Outcome.FINISHED
         assert status_of(store, job_id) == JobStatus.SUCCEEDED
         assert snapshot_sha256s(store, job_id) == oracle.sha256s
+
+
+def test_a_job_that_the_kernel_kills_for_its_memory_gets_one_more_try(workshop: Workshop) -> None:
+    job_id = workshop.submit(tiny_config(cycles=3, epochs_per_cycle=500))
+    outcomes = []
+    for attempt in (1, 2):
+        kills = iter((attempt, attempt + 1))  # what the kernel has counted when the trainer starts, and at its end
+        future = workshop.start(job_id, kernel_kills=lambda kills=kills: next(kills))
+        os.kill(workshop.wait_for_training(job_id).pid, signal.SIGKILL)
+        outcomes.append(future.result(30))
+    assert outcomes == [Outcome.REQUEUED, Outcome.FINISHED]
+    record = workshop.record(job_id)
+    assert (record.status, record.error["category"]) == (JobStatus.FAILED, "out_of_memory")
+    assert "smaller network" in record.error["suggestion"]
+    assert [transition["to"] for transition in record.transitions] == ["queued", "running", "queued", "running", "failed"]

@@ -117,11 +117,10 @@ def test_scratch_of_a_dead_worker_is_swept_and_that_of_a_living_one_is_kept(tmp_
     living = ScratchDirectory(tmp_path)
     abandoned = tmp_path / "worker-of-a-dead-one"
     (abandoned / "trainer-0").mkdir(parents=True)
-    starting = tmp_path / "worker-that-is-starting"
+    starting = tmp_path / "new-worker-that-is-starting"
     starting.mkdir()
     long_ago = time.time() - 3600
-    for path in (living.path, abandoned):
-        os.utime(path, (long_ago, long_ago))
+    os.utime(living.path, (long_ago, long_ago))
     newcomer = ScratchDirectory(tmp_path)
     assert living.path.exists()
     assert starting.exists()

@@ -19,7 +19,11 @@ local epoch = math.max(tonumber(get(id, 'epoch') or '0') + 1, now)
 set(id, 'epoch', epoch, 'owner', owner, 'claim', call)
 redis.call('HINCRBY', job_key(id), 'attempt', 1)
 redis.call('HSETNX', job_key(id), 'started_at', now)
-redis.call('ZREM', pending, id)
+if redis.call('ZSCORE', pending, id) then
+  leave_queue(id)
+  local priority, tenant = priority_of(id), tenant_of(id)
+  if redis.call('ZSCORE', ring_key(priority), tenant) then take_turn(priority, tenant) end
+end
 redis.call('ZADD', leases, now + lease_ms, id)
 transition(id, 'running', 'preparing_data', 'claimed', owner)
 return {epoch, 'ok'}

@@ -10,5 +10,7 @@ index('ZREM', id, get(id, 'kind'), '*')
 redis.call('SREM', dataset_key(get(id, 'dataset_id'), 'jobs'), id)
 redis.call('SREM', prefix .. 'unfiled', id)
 redis.call('SREM', prefix .. 'deleting', id)
-redis.call('DEL', job_key(id), job_key(id, 'events'), job_key(id, 'transitions'), job_key(id, 'snapshots'), job_key(id, 'metrics'))
+redis.call('SREM', prefix .. 'unamended', id)
+for _, part in ipairs({'events', 'transitions', 'snapshots', 'metrics', 'amendments'}) do redis.call('DEL', job_key(id, part)) end
+redis.call('DEL', job_key(id))
 return 'ok'

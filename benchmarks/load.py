@@ -1,0 +1,266 @@
+"""The API under load: thousands of queued jobs, a thousand clients, several tenants; how long answers take, what they cost, who is next.
+
+The requests arrive at a given rate whether or not earlier ones were answered (an open loop), so a slow answer delays no other and hides
+nothing: a request's time counts from the moment it was due. No worker takes jobs meanwhile. Afterwards workers' claims are made, and the
+tenants' shares of them counted. Prints a table; the exit status says whether the goals are met.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.http_connections import Answer, HttpConnection
+from service.api_keys import KeyStore, read_pepper
+from service.client import Client
+from service.embedded import Stack
+from service.principals import Scope
+from worker.artifacts import ArtifactStore
+from worker.job_store import Claim, JobStore, connect
+from worker.settings import Settings
+
+GOALS = {"submit": 100.0, "list": 20.0}
+"""99th percentiles, in milliseconds."""
+GOAL_GROWTH_BYTES = 50e6
+FILLERS = 32
+"""Connections that fill the queue before the load begins."""
+CLAIMS = 300
+WARM_UP_SECONDS = 10.0
+UNLIMITED = {"rate_limit": 10**6, "rate_burst": 10**6, "max_queued_jobs": 10**6}
+"""Settings under which nobody is told to come back later, so that every answer is one of those that are measured."""
+SHARES = {"many": 0.8, "some": 0.1, "few": 0.1}
+"""The tenants, and the part of the queued jobs that is each one's."""
+
+
+@dataclass
+class Record:
+    """What was asked and how it went.
+
+    Attributes:
+        milliseconds: Of each kind of request, from the moment it was due to the last byte of its answer.
+        statuses: How often each kind had each status.
+    """
+
+    milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def note(self, kind: str, answer: Answer, due: float) -> None:
+        """One answered request."""
+        self.milliseconds[kind].append((time.perf_counter() - due) * 1000)
+        self.statuses[kind, answer.status] += 1
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """Someone with a key and data."""
+
+    name: str
+    key: str
+    share: float
+    dataset_id: str
+
+    def body(self, number: int) -> bytes:
+        """A submission."""
+        job = {"dataset_id": self.dataset_id, "name": f"{self.name} {number}", "model": {"architecture": "mlp", "params": {"hidden": [32]}}}
+        return json.dumps({**job, "schedule": {"type": "warm_restarts", "cycles": 2, "epochs_per_cycle": 1}}).encode()
+
+
+def main() -> int:
+    """Runs the benchmark; the exit status says whether the goals are met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=10_000, help="jobs in the queue when the load begins")
+    parser.add_argument("--clients", type=int, default=1000, help="open connections")
+    parser.add_argument("--seconds", type=float, default=120, help="length of the load")
+    parser.add_argument("--submits", type=float, default=20, help="submissions a second")
+    parser.add_argument("--lists", type=float, default=20, help="lists a second, 20 jobs each")
+    parser.add_argument("--polls", type=float, default=60, help="looks at one job a second")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="snapcycle-load-") as directory, (Path(directory) / "log").open("wb") as log:
+        settings = Settings.model_validate({"data_dir": directory, "port": 0, **UNLIMITED})
+        keys = make_keys(settings)
+        with Stack(settings, num_workers=0, log=log) as stack:
+            tenants = [Tenant(name, key, SHARES[name], upload(stack.url, key)) for name, key in keys.items()]
+            figures = asyncio.run(measure(stack, tenants, arguments))
+            figures["claims"] = claims(JobStore(connect(stack.settings)), {tenant.dataset_id: tenant.name for tenant in tenants})
+    figures["goals"] = verdicts(figures)
+    figures["machine"] = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    print(as_table(figures))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0 if all(figures["goals"].values()) else 1
+
+
+def make_keys(settings: Settings) -> dict[str, str]:
+    """A key for each tenant."""
+    store = KeyStore(ArtifactStore.open(settings.artifacts_url), read_pepper(settings.data_dir, None))
+    scopes = (Scope.READ, Scope.TRAIN)
+    return {name: store.create(scopes=scopes, tenant=name, name=None, expires_in_days=None)[1] for name in SHARES}
+
+
+def upload(url: str, key: str) -> str:
+    """The id of the tenant's dataset."""
+    with Client(url, api_key=key) as client:
+        return str(client.datasets.builtin("digits")["id"])
+
+
+async def measure(stack: Stack, tenants: list[Tenant], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fills the queue, loads the API, and returns what that was like."""
+    assert stack.api.process is not None
+    pid = stack.api.process.pid
+    rng = random.Random(arguments.seed)
+    began = time.perf_counter()
+    job_ids = await fill(stack.url, tenants, arguments.jobs)
+    filled = time.perf_counter() - began
+    async with AsyncExitStack() as opened:
+        connections = [await HttpConnection.open(stack.url) for _ in range(arguments.clients)]
+        for connection in connections:
+            opened.callback(connection.close)
+        rates = {"submit": arguments.submits, "list": arguments.lists, "poll": arguments.polls}
+        load = Load(connections, tenants, job_ids, rng)
+        await load.run(rates, WARM_UP_SECONDS)
+        load.record = Record()
+        memory = resident_bytes(pid)
+        await load.run(rates, arguments.seconds)
+        growth = resident_bytes(pid) - memory
+    return {
+        "benchmark": "load",
+        "seed": arguments.seed,
+        "jobs": arguments.jobs,
+        "clients": arguments.clients,
+        "seconds": arguments.seconds,
+        "rates": rates,
+        "fill_per_second": arguments.jobs / filled,
+        "requests": {kind: summary(times) for kind, times in load.record.milliseconds.items()},
+        "statuses": {f"{kind} {status}": count for (kind, status), count in sorted(load.record.statuses.items())},
+        "resident_bytes": memory,
+        "growth_bytes": growth,
+    }
+
+
+async def fill(url: str, tenants: list[Tenant], num_jobs: int) -> list[tuple[str, str]]:
+    """Submits the jobs that wait; the first tenant's come first. Returns keys and ids."""
+    numbers = iter([(tenant, number) for tenant in tenants for number in range(round(num_jobs * tenant.share))])
+    made = []
+
+    async def submit_all() -> None:
+        connection = await HttpConnection.open(url)
+        for tenant, number in numbers:
+            answer = await connection.request("POST", "/v1/jobs", key=tenant.key, body=tenant.body(number))
+            if answer.status != 202:
+                raise RuntimeError(f"a submission was answered {answer.status}: {answer.body.decode()}")
+            made.append((tenant.key, json.loads(answer.body)["id"]))
+        connection.close()
+
+    await asyncio.gather(*(submit_all() for _ in range(FILLERS)))
+    return made
+
+
+class Load:
+    """Requests of three kinds at given rates, from many clients in turn."""
+
+    def __init__(
+        self, connections: list[HttpConnection], tenants: list[Tenant], job_ids: list[tuple[str, str]], rng: random.Random
+    ) -> None:
+        self.record = Record()
+        self._idle: asyncio.Queue[HttpConnection] = asyncio.Queue()
+        for connection in connections:
+            self._idle.put_nowait(connection)
+        self._tenants = tenants
+        self._job_ids = job_ids
+        self._rng = rng
+        self._number = 0
+
+    async def run(self, rates: dict[str, float], seconds: float) -> None:
+        """Sends requests at random moments (a Poisson process for each kind), and waits for the last answer."""
+        moments = []
+        for kind, rate in rates.items():
+            moment = self._rng.expovariate(rate)
+            while moment < seconds:
+                moments.append((moment, kind))
+                moment += self._rng.expovariate(rate)
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            for moment, kind in sorted(moments):
+                await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
+                tasks.create_task(self._send(kind, began + moment))
+
+    async def _send(self, kind: str, due: float) -> None:
+        connection = await self._idle.get()
+        tenant = self._rng.choice(self._tenants)
+        match kind:
+            case "submit":
+                self._number += 1
+                answer = await connection.request("POST", "/v1/jobs", key=tenant.key, body=tenant.body(self._number))
+            case "list":
+                answer = await connection.request("GET", "/v1/jobs?status=queued&limit=20", key=tenant.key)
+            case _:
+                key, job_id = self._rng.choice(self._job_ids)
+                answer = await connection.request("GET", f"/v1/jobs/{job_id}", key=key)
+        self.record.note(kind, answer, due)
+        self._idle.put_nowait(connection)
+
+
+def claims(store: JobStore, names: dict[str, str]) -> dict[str, int]:
+    """How many of the next jobs are each tenant's."""
+    counts = Counter[str]()
+    for _ in range(CLAIMS):
+        job_id = store.next_job()
+        assert job_id is not None
+        claim = store.claim(job_id, "load", lease_ms=3_600_000, max_crashes=3)
+        assert isinstance(claim, Claim), claim
+        record = store.get(job_id)
+        assert record is not None
+        counts[names[record.dataset_id]] += 1
+    return dict(counts)
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process (Linux: /proc/<pid>/statm counts pages)."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    """Milliseconds at three places of the distribution."""
+    cuts = statistics.quantiles(times, n=1000, method="inclusive")
+    return {"count": len(times), "p50": cuts[499], "p99": cuts[989], "p999": cuts[998]}
+
+
+def verdicts(figures: dict[str, Any]) -> dict[str, bool]:
+    """Which goals are met."""
+    shares = figures["claims"].values()
+    return {
+        **{f"{kind} p99 < {goal:g} ms": figures["requests"][kind]["p99"] < goal for kind, goal in GOALS.items()},
+        "nothing refused": all(name.split()[1] in ("200", "202") for name in figures["statuses"]),
+        f"memory grows by less than {GOAL_GROWTH_BYTES / 1e6:g} MB": figures["growth_bytes"] < GOAL_GROWTH_BYTES,
+        "fair: claims differ by at most 1": max(shares) - min(shares) <= 1 and len(shares) == len(SHARES),
+    }
+
+
+def as_table(figures: dict[str, Any]) -> str:
+    """The figures for people."""
+    lines = [f"{figures['jobs']} queued jobs, {figures['clients']} clients, {figures['seconds']:g} s ({figures['machine']})"]
+    lines.append(f"  filled the queue with {figures['fill_per_second']:.0f} submissions a second from {FILLERS} connections")
+    for kind, times in figures["requests"].items():
+        cuts = "  ".join(f"{name} {times[name]:7.1f} ms" for name in ("p50", "p99", "p999"))
+        lines.append(f"  {kind:<7} {figures['rates'][kind]:>5g}/s  {cuts}")
+    lines.append(f"  memory of the API {figures['resident_bytes'] / 1e6:.0f} MB, {figures['growth_bytes'] / 1e6:+.1f} MB under load")
+    lines.append(f"  next {CLAIMS} claims: " + ", ".join(f"{name} {count}" for name, count in sorted(figures["claims"].items())))
+    lines += [f"  {'met' if met else 'MISSED'}: {goal}" for goal, met in figures["goals"].items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

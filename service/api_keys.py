@@ -1,0 +1,235 @@
+"""API keys: made once, shown once, kept as a peppered HMAC in the artifact store, where they outlive every loss of Redis.
+
+``keys/<id>.json`` is created once and never changes; ``keys/<id>.revoked.json`` beside it ends the key. The pepper stands outside of the
+store, so who reads the store can neither use a key nor check a guess.
+
+Exceptions: ``PepperError``.
+"""
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from service.principals import Principal, Scope
+from worker.artifacts import AlreadyExists, ArtifactDamaged, ArtifactStore
+from worker.ids import ALPHABET
+from worker.jobs import now_rfc3339, rfc3339
+from worker.records import create_document, read_document, write_document
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "keys"
+REVOKED = ".revoked.json"
+ID_CHARS = 8
+SECRET_BYTES = 32
+PEPPER_BYTES = 32
+MIN_PEPPER_CHARS = 16
+
+KEY_PATTERN = re.compile(rf"sk_([{ALPHABET.lower()}]{{{ID_CHARS}}})_([A-Za-z0-9_-]{{43}})")
+ID_PATTERN = re.compile(rf"[{ALPHABET.lower()}]{{{ID_CHARS}}}")
+
+
+class PepperError(ValueError):
+    """The secret that keys are hashed with is missing or unusable."""
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """What is kept of a key.
+
+    Attributes:
+        hmac_sha256: Of the whole key under the pepper, in hexadecimal digits.
+        pepper: The pepper's fingerprint: a key that was made with another one can never match.
+    """
+
+    id: str
+    name: str | None
+    tenant: str
+    scopes: tuple[Scope, ...]
+    created_at: str
+    expires_at: str | None
+    hmac_sha256: str
+    pepper: str
+    revoked_at: str | None = None
+
+    def why_unusable(self, now: datetime) -> str | None:
+        """Why the key opens nothing any more; None where it does."""
+        if self.revoked_at is not None:
+            return f"was revoked at {self.revoked_at}"
+        if self.expires_at is not None and datetime.fromisoformat(self.expires_at) <= now:
+            return f"expired at {self.expires_at}"
+        return None
+
+    def why_unusable_now(self) -> str | None:
+        """As ``why_unusable``, at this moment."""
+        return self.why_unusable(datetime.now(UTC))
+
+    @property
+    def principal(self) -> Principal:
+        """Who sends a request with this key."""
+        return Principal(self.tenant, frozenset(self.scopes), self.id)
+
+
+def read_pepper(data_dir: Path, given: str | None) -> bytes:
+    """The secret that keys are hashed with: SNAPCYCLE_KEY_PEPPER, else DATA_DIR/key_pepper, which is made where it isn't there.
+
+    Raises:
+        PepperError: It is too short, or the file cannot be read or made.
+    """
+    if given is not None:
+        if len(given) < MIN_PEPPER_CHARS:
+            raise PepperError(f"SNAPCYCLE_KEY_PEPPER must have at least {MIN_PEPPER_CHARS} characters, got {len(given)}: make it random")
+        return given.encode()
+    path = data_dir / "key_pepper"
+    try:
+        if not path.exists():
+            _make_pepper(path)
+        content = path.read_bytes()
+    except OSError as error:
+        raise PepperError(
+            f"{path} cannot be used ({error.strerror}): make it readable and writable, or set SNAPCYCLE_KEY_PEPPER"
+        ) from error
+    if len(content) != PEPPER_BYTES:
+        raise PepperError(f"{path} must have {PEPPER_BYTES} bytes, got {len(content)}: restore it, or delete it and make new keys")
+    return content
+
+
+def _make_pepper(path: Path) -> None:
+    """Appears as a whole or not at all; of two processes that make it one wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(PEPPER_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+        _sync_directory(path.parent)
+    finally:
+        draft.unlink()
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class KeyStore:
+    """The keys in an artifact store, under one pepper."""
+
+    @classmethod
+    def open(cls, settings: Settings, artifacts: ArtifactStore) -> "KeyStore":
+        """The keys of these settings.
+
+        Raises:
+            PepperError: As ``read_pepper``.
+        """
+        pepper = settings.key_pepper
+        return cls(artifacts, read_pepper(settings.data_dir, pepper.get_secret_value() if pepper else None))
+
+    def __init__(self, artifacts: ArtifactStore, pepper: bytes) -> None:
+        self._artifacts = artifacts
+        self._pepper = pepper
+        self._fingerprint = self.digest("fingerprint")[:16]
+
+    def create(self, *, scopes: Iterable[Scope], tenant: str, name: str | None, expires_in_days: float | None) -> tuple[ApiKey, str]:
+        """Makes a key; returns what is kept of it, and the key itself, which is nowhere else."""
+        expires = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
+        while True:
+            key_id = "".join(secrets.choice(ALPHABET.lower()) for _ in range(ID_CHARS))
+            text = f"sk_{key_id}_{secrets.token_urlsafe(SECRET_BYTES)}"
+            key = ApiKey(
+                id=key_id,
+                name=name,
+                tenant=tenant,
+                scopes=tuple(scope for scope in Scope if scope in set(scopes)),
+                created_at=now_rfc3339(),
+                expires_at=None if expires is None else rfc3339(int(expires.timestamp() * 1000)),
+                hmac_sha256=self.digest(text),
+                pepper=self._fingerprint,
+            )
+            document = {name: value for name, value in vars(key).items() if name != "revoked_at"}
+            try:
+                create_document(self._artifacts, f"{FOLDER}/{key_id}.json", document)
+            except AlreadyExists:
+                continue
+            return key, text
+
+    def read(self, key_id: str) -> ApiKey | None:
+        """What is kept of a key; None where there is none of this id."""
+        if ID_PATTERN.fullmatch(key_id) is None:
+            return None
+        document = read_document(self._artifacts, f"{FOLDER}/{key_id}.json")
+        return None if document is None else _api_key(document, self._revoked_at(key_id))
+
+    def read_all(self, known: Mapping[str, ApiKey] | None = None) -> dict[str, ApiKey]:
+        """All keys by id; of those that are ``known`` only a revocation is read, since nothing else of them changes.
+
+        A damaged key opens nothing and hurts no other one.
+        """
+        names = self._artifacts.list_names(FOLDER)
+        revoked = {name.removesuffix(REVOKED) for name in names if name.endswith(REVOKED)}
+        found: dict[str, ApiKey] = {}
+        for name in names:
+            key_id = name.removesuffix(".json")
+            if ID_PATTERN.fullmatch(key_id) is None:
+                continue
+            key = (known or {}).get(key_id)
+            if key is None or (key_id in revoked and key.revoked_at is None):
+                try:
+                    key = self.read(key_id)
+                except (ArtifactDamaged, KeyError, TypeError, ValueError) as error:
+                    logger.error("API key %s cannot be read and opens nothing: %s", key_id, error)  # noqa: TRY400  (no trace needed)
+                    key = None
+            if key is not None:
+                found[key_id] = key
+        return found
+
+    def revoke(self, key_id: str) -> ApiKey | None:
+        """Ends a key; repeating it changes nothing. None where there is none of this id."""
+        key = self.read(key_id)
+        if key is None or key.revoked_at is not None:
+            return key
+        at = now_rfc3339()
+        try:
+            write_document(self._artifacts, f"{FOLDER}/{key_id}{REVOKED}", {"at": at})
+        except AlreadyExists:  # someone else was faster
+            return self.read(key_id)
+        return replace(key, revoked_at=at)
+
+    def digest(self, text: str) -> str:
+        """What would be kept of a key of this text: its HMAC under the pepper, in hexadecimal digits."""
+        return hmac.new(self._pepper, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+    def is_of_this_pepper(self, key: ApiKey) -> bool:
+        """Whether the key was made with the pepper that is in use."""
+        return key.pepper == self._fingerprint
+
+    def _revoked_at(self, key_id: str) -> str | None:
+        """When the key was revoked; it is, whatever its revocation says, as soon as there is one."""
+        try:
+            document = read_document(self._artifacts, f"{FOLDER}/{key_id}{REVOKED}")
+        except ArtifactDamaged:
+            document = {}
+        return None if document is None else str(document.get("at", "an unknown time"))
+
+
+def _api_key(document: dict[str, Any], revoked_at: str | None) -> ApiKey:
+    scopes = tuple(Scope(scope) for scope in document["scopes"])
+    return ApiKey(**{**document, "scopes": scopes, "revoked_at": revoked_at})

@@ -1,0 +1,82 @@
+"""API keys over HTTP. A tenant's admin manages its own keys, the operator's, of the tenant ``default``, those of all."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from service.api_keys import ApiKey
+from service.authorization import PrincipalDep
+from service.dependencies import Services, ServicesDep
+from service.documents import list_bounds
+from service.errors import Problem, invalid_field
+from service.json_bodies import json_document, validated
+from service.key_schemas import ApiKeyDocument, ApiKeyPage, ApiKeyRequest, NewApiKey, api_key_document
+from service.openapi import json_body
+from service.principals import Principal
+from service.request_schemas import ApiKeyQuery
+from service.validation import shown
+
+router = APIRouter(prefix="/v1/api-keys", tags=["keys"])
+
+
+@router.post("", status_code=201, summary="Make an API key", openapi_extra=json_body(ApiKeyRequest, {"scopes": ["read", "predict"]}))
+def create(
+    document: Annotated[Any, Depends(json_document)], response: Response, services: ServicesDep, principal: PrincipalDep
+) -> NewApiKey:
+    """The key is told in this answer alone, so a request whose answer was lost is not to be repeated but its key revoked.
+
+    With the first key that is made the service begins to ask for keys.
+    """
+    request = validated(ApiKeyRequest, document)
+    tenant = request.tenant or principal.tenant
+    if tenant != principal.tenant and not principal.manages_all_tenants:
+        raise invalid_field(
+            f"must be the sender's own tenant, {principal.tenant}, got {shown(tenant)}",
+            pointer="#/tenant",
+            hint="leave it out, or ask who runs the service",
+        )
+    ring = services.door.ring
+    key, text = ring.store.create(scopes=request.scopes, tenant=tenant, name=request.name, expires_in_days=request.expires_in_days)
+    ring.try_refresh()
+    response.headers["Location"] = f"/v1/api-keys/{key.id}"
+    return NewApiKey(**api_key_document(key).model_dump(), key=text)
+
+
+@router.get("", summary="List API keys")
+def list_all(query: Annotated[ApiKeyQuery, Query()], services: ServicesDep, principal: PrincipalDep) -> ApiKeyPage:
+    """Keys, the newest first, without what is secret of them."""
+    seen = [key for key in services.door.ring.store.read_all().values() if _manages(principal, key)]
+    seen.sort(key=lambda key: (key.created_at, key.id), reverse=True)
+    if query.after is not None:
+        places = [index for index, key in enumerate(seen) if key.id == query.after]
+        seen = seen[places[0] + 1 :] if places else []
+    data = [api_key_document(key) for key in seen[: query.limit]]
+    return ApiKeyPage(data=data, has_more=len(seen) > query.limit, **list_bounds(key.id for key in data))
+
+
+@router.get("/{key_id}", summary="Get an API key")
+def get_one(key_id: str, services: ServicesDep, principal: PrincipalDep) -> ApiKeyDocument:
+    """What is known of a key."""
+    return api_key_document(_existing(services, principal, key_id))
+
+
+@router.delete("/{key_id}", summary="Revoke an API key")
+def revoke(key_id: str, services: ServicesDep, principal: PrincipalDep) -> ApiKeyDocument:
+    """Ends a key for good; it stays in the list. Repeating it changes nothing."""
+    ring = services.door.ring
+    _existing(services, principal, key_id)
+    key = ring.store.revoke(key_id)
+    assert key is not None, "keys are never removed"
+    ring.try_refresh()
+    return api_key_document(key)
+
+
+def _manages(principal: Principal, key: ApiKey) -> bool:
+    return principal.manages_all_tenants or key.tenant == principal.tenant
+
+
+def _existing(services: Services, principal: Principal, key_id: str) -> ApiKey:
+    key = services.door.ring.store.read(key_id)
+    if key is None or not _manages(principal, key):
+        raise Problem("not_found", f"there is no API key {key_id[:64]!r}: GET /v1/api-keys lists them")
+    return key

@@ -1,0 +1,176 @@
+"""The stores as one tenant sees them: what belongs to another one isn't there. Routes get nothing else, so this is the only place.
+
+A foreign id and an unknown one take the same way through a route, and so have the same answer.
+"""
+
+import builtins
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from clr.datasets import Dataset
+from service.dataset_cache import DatasetCache
+from worker.artifacts import ArtifactStore
+from worker.dataset_store import DatasetPage, delete_dataset, get_dataset, list_datasets, put_dataset
+from worker.job_queries import Event, Metrics, Page
+from worker.job_store import JobMissing, JobStore
+from worker.jobs import DEFAULT_TENANT, Action, JobKind, JobRecord, JobStatus
+
+REMEMBERED_JOBS = 10_000
+
+Json = dict[str, Any]
+
+
+def tenant_of(document: Json) -> str:
+    """Whose a stored document is; what was made before there were tenants is the default one's."""
+    return str(document.get("tenant", DEFAULT_TENANT))
+
+
+class TenantJobStore(JobStore):
+    """The job store without the jobs of other tenants.
+
+    Args:
+        store: All jobs.
+        tenant: Whose are seen.
+    """
+
+    def __init__(self, store: JobStore, tenant: str) -> None:
+        super().__init__(store._redis, prefix=store._prefix)
+        self.tenant = tenant
+        self._own: OrderedDict[str, None] = OrderedDict()
+
+    def get(self, job_id: str) -> JobRecord | None:
+        """The job as it is now; None where there is none of this id."""
+        record = super().get(job_id)
+        if record is None:
+            return None
+        if record.tenant != self.tenant:
+            self.check_complete()  # as for an unknown id
+            return None
+        self._own[job_id] = None
+        while len(self._own) > REMEMBERED_JOBS:
+            self._own.popitem(last=False)
+        return record
+
+    def list(
+        self,
+        *,
+        tenant: str | None = None,
+        status: JobStatus | None = None,
+        kind: JobKind | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int = 20,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> Page:
+        """A page of this tenant's jobs."""
+        assert tenant in (None, self.tenant), "a view has one tenant"
+        return super().list(tenant=self.tenant, status=status, kind=kind, after=after, before=before, limit=limit, order=order)
+
+    def counts(self, *, tenant: str | None = None) -> dict[JobStatus, int]:
+        """The number of this tenant's jobs in each state."""
+        assert tenant in (None, self.tenant), "a view has one tenant"
+        return super().counts(tenant=self.tenant)
+
+    def snapshots(self, job_id: str) -> builtins.list[Json]:
+        """The manifests of the committed snapshots, in the order of their cycles."""
+        return super().snapshots(job_id) if self._sees(job_id) else []
+
+    def snapshot(self, snapshot_id: str) -> Json | None:
+        """The manifest of a committed snapshot; None where there is none of this id."""
+        manifest = super().snapshot(snapshot_id)
+        return manifest if manifest is not None and self._sees(manifest["job_id"]) else None
+
+    def metrics(self, job_id: str) -> Metrics:
+        """The metric rows so far."""
+        found = super().metrics(job_id)
+        return found if self._sees(job_id) else Metrics(found.columns, [])
+
+    def events(self, job_id: str, after: int = 0, limit: int = 100, types: Sequence[str] | None = None) -> builtins.list[Event]:
+        """The first ``limit`` events with a number > ``after``."""
+        return super().events(job_id, after, limit, types) if self._sees(job_id) else []
+
+    def request(self, job_id: str, action: Action) -> JobRecord:
+        """Asks a job for a change.
+
+        Raises:
+            JobMissing: There is no such job.
+        """
+        if not self._sees(job_id):
+            raise JobMissing(f"there is no job {job_id}")
+        return super().request(job_id, action)
+
+    def _sees(self, job_id: str) -> bool:
+        """Whether the job is this tenant's; whose it is never changes."""
+        return job_id in self._own or self.get(job_id) is not None
+
+
+@dataclass(frozen=True)
+class _Owned:
+    tenant: str
+    size_bytes: int
+
+
+class DatasetOwners:
+    """Whose each dataset is, and its size: read once, since a manifest never changes."""
+
+    def __init__(self, artifacts: ArtifactStore) -> None:
+        self._artifacts = artifacts
+        self._known: dict[str, _Owned] = {}
+
+    def is_of(self, dataset_id: str, tenant: str) -> bool:
+        """Whether the dataset is there and the tenant's."""
+        owned = self._find(dataset_id)
+        return owned is not None and owned.tenant == tenant
+
+    def stored_bytes(self, tenant: str) -> int:
+        """What the tenant's datasets take."""
+        names = self._artifacts.list_names("datasets")
+        found = [owned for name in names if (owned := self._find(name)) is not None]
+        return sum(owned.size_bytes for owned in found if owned.tenant == tenant)
+
+    def _find(self, dataset_id: str) -> _Owned | None:
+        if (known := self._known.get(dataset_id)) is not None:
+            return known
+        manifest = get_dataset(self._artifacts, dataset_id)
+        if manifest is None:
+            return None
+        owned = _Owned(tenant_of(manifest), manifest["files"]["data"]["size_bytes"])
+        self._known[dataset_id] = owned
+        return owned
+
+
+class TenantDatasets:
+    """One tenant's datasets."""
+
+    def __init__(self, artifacts: ArtifactStore, cache: DatasetCache, owners: DatasetOwners, tenant: str) -> None:
+        self._artifacts, self._cache, self._owners, self._tenant = artifacts, cache, owners, tenant
+
+    def get(self, dataset_id: str) -> Json | None:
+        """The manifest of a dataset; None where there is none of this id."""
+        manifest = get_dataset(self._artifacts, dataset_id)
+        return manifest if manifest is not None and tenant_of(manifest) == self._tenant else None
+
+    def load(self, dataset_id: str) -> Dataset | None:
+        """The dataset of this id; None where there is none."""
+        return self._cache.load(dataset_id) if self._owners.is_of(dataset_id, self._tenant) else None
+
+    def list(self, *, after: str | None, limit: int, order: Literal["asc", "desc"]) -> DatasetPage:
+        """A page of manifests in the order of their ids, from the one that follows ``after``."""
+        return list_datasets(
+            self._artifacts, after=after, limit=limit, order=order, is_wanted=lambda name: self._owners.is_of(name, self._tenant)
+        )
+
+    def put(self, dataset_id: str, data_path: Path, description: Json) -> Json:
+        """Stores a dataset as this tenant's and returns its manifest."""
+        return put_dataset(self._artifacts, dataset_id, data_path, {**description, "tenant": self._tenant})
+
+    def delete(self, dataset_id: str) -> None:
+        """Removes a dataset that no job uses."""
+        delete_dataset(self._artifacts, dataset_id)
+
+    def stored_bytes(self) -> int:
+        """What they take in the artifact store."""
+        return self._owners.stored_bytes(self._tenant)

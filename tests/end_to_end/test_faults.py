@@ -1,0 +1,51 @@
+"""A sample of the fault plan on a real stack: each failure's kind and each stage of a job once. ``make faults`` runs all of it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks import fault_server
+from benchmarks.fault_failpoints import ACTIONS, FailpointCase, all_cases, run_case
+from benchmarks.fault_site import Site
+from worker.failpoints import POINTS
+
+SAMPLE = (
+    FailpointCase("submit.spec_stored", "kill"),
+    FailpointCase("submit.recorded", "raise"),
+    FailpointCase("trainer.snapshot_written", "eio"),
+    FailpointCase("checkpoint.blob_stored", "enospc"),
+    FailpointCase("snapshot.manifest_stored", "kill"),
+)
+
+
+pytestmark = pytest.mark.timeout(300)  # a busy machine takes its time to heal
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A stack to be hurt."""
+    with Site(tmp_path_factory.mktemp("faults") / "site") as running:
+        running.undisturbed(0)
+        yield running
+
+
+def test_the_plan_has_every_point_with_every_action() -> None:
+    cases = {(case.point, case.action) for case in all_cases()}
+    assert cases == {(point, action) for point in POINTS for action in ACTIONS}
+    assert set(SAMPLE) <= set(all_cases())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SAMPLE, ids=lambda case: case.name)
+def test_a_job_goes_through_a_failure_with_every_invariant_kept(site: Site, case: FailpointCase) -> None:
+    assert run_case(site, case) == []
+
+
+@pytest.mark.slow
+def test_a_server_whose_memory_is_full_refuses_in_words_and_loses_nothing(site: Site) -> None:
+    assert fault_server.memory_full(site) == []
+
+
+@pytest.mark.slow
+def test_jobs_that_a_server_lost_with_the_end_of_its_log_are_back(site: Site) -> None:
+    assert fault_server.log_cut(site) == []

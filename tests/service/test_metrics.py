@@ -1,0 +1,66 @@
+"""GET /metrics, read by Prometheus' own parser."""
+
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service.conftest import TRAINING, Trained
+from tests.service.keyed_service import KeyedService, keyed_service
+from worker.job_store import Commit
+from worker.jobs import JobStatus
+
+
+@pytest.fixture(scope="module")
+def service(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedService]:
+    with keyed_service(tmp_path_factory.mktemp("metrics"), trained) as running:
+        yield running
+
+
+def scrape(api: httpx2.Client) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample by its name and labels."""
+    response = api.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    families = text_string_to_metric_families(response.text)
+    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+
+
+def test_jobs_queue_and_lost_leases_are_counted(service: KeyedService) -> None:
+    a, store = service.tenants["a"], service.server.services.store
+    before = scrape(a.api)
+    assert before["snapcycle_jobs", (("status", "succeeded"),)] == 2, "of all tenants"
+    assert before["snapcycle_up", (("component", "redis"),)] == 1
+    assert 0 < before["snapcycle_redis_memory_ratio", ()] < 0.7
+    assert before["snapcycle_quarantined_artifacts", ()] == 0
+    job_id = a.api.post("/v1/jobs", json={"dataset_id": a.dataset_id, **TRAINING}).json()["id"]
+    waiting = scrape(a.api)
+    assert waiting["snapcycle_queue_depth", ()] == before["snapcycle_queue_depth", ()] + 1
+    assert 0 <= waiting["snapcycle_queue_age_seconds", ()] < 60
+    service.worker.claim(job_id)
+    store.expire_owner("worker_test")
+    assert store.requeue_expired(job_id, 3) == "requeued"
+    assert store.commit_snapshot(job_id, service.worker.epochs[job_id], 0, {"id": "late"}) is Commit.FENCED
+    after = scrape(a.api)
+    assert after["snapcycle_lease_expiries_total", ()] == before["snapcycle_lease_expiries_total", ()] + 1
+    assert after["snapcycle_fenced_commits_total", ()] == before["snapcycle_fenced_commits_total", ()] + 1
+    a.api.post(f"/v1/jobs/{job_id}/cancel")
+    assert store.counts()[JobStatus.CANCELLED] >= 1
+
+
+def test_requests_are_counted_by_route_and_no_path_or_key_becomes_a_label(service: KeyedService) -> None:
+    a = service.tenants["a"]
+
+    def count(route: str, status: str) -> float:
+        return scrape(a.api).get(("snapcycle_requests_total", (("method", "GET"), ("route", route), ("status", status))), 0)
+
+    known, unknown = count("/v1/jobs/{job_id}", "200"), count("unknown", "404")
+    a.api.get(f"/v1/jobs/{a.job_id}")
+    a.api.get(f"/{a.keys['all']}")
+    assert count("/v1/jobs/{job_id}", "200") == known + 1
+    assert count("unknown", "404") == unknown + 1
+    text = a.api.get("/metrics").text
+    assert a.keys["all"][:11] not in text
+    assert a.job_id not in text
+    assert 'tenant="' not in text
