@@ -56,7 +56,8 @@ def test_one_lost_or_damaged_copy_changes_nothing(artifacts: ArtifactStore, tmp_
         point_alias(artifacts, "default", "prod", target)
     folder = tmp_path / "artifacts" / "aliases" / "default" / "prod"
     assert sorted(path.name for path in folder.iterdir()) == [f"00000000{n}{twin}.json" for n in (1, 2) for twin in ("", ".twin")]
-    (folder / "000000002.json").write_bytes(b'{"ensemble_id":"other"}')
+    whole = (folder / "000000002.json").read_bytes()
+    (folder / "000000002.json").write_bytes(whole.replace(SECOND.encode(), FIRST.encode()))
     assert alias_target(artifacts, "default", "prod") == SECOND
     (folder / "000000002.json").unlink()
     assert alias_target(artifacts, "default", "prod") == SECOND
