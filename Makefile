@@ -32,7 +32,7 @@ demo: $(VENV)/installed  ## train a snapshot ensemble on real data, watch it, as
 	@$(BIN)/snapcycle demo
 
 test: $(VENV)/installed-dev fashion-mnist  ## all tests, with coverage
-	@GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report=term -q
+	@GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term -q
 
 check: $(VENV)/installed-dev  ## formatting, lint, types, import contracts, no way from data to code
 	@$(BIN)/ruff format --check .

@@ -61,13 +61,18 @@ class MemoryGauge:
         Raises:
             Problem: There is not.
         """
-        if self.ratio is not None and self.ratio >= SHED_RATIO:
+        if self._is_full():
+            self.sample()  # there may be room again, and nobody is refused by an old figure
+        if self._is_full():
             raise Problem(
                 "overloaded",
                 f"Redis uses {self.ratio:.0%} of its memory, and from {SHED_RATIO:.0%} on no job is taken: repeat the request later, "
                 "delete jobs that have ended, or raise maxmemory",
                 headers={"Retry-After": str(RETRY_SECONDS)},
             )
+
+    def _is_full(self) -> bool:
+        return self.ratio is not None and self.ratio >= SHED_RATIO
 
     def _watch(self) -> None:
         self.sample()
