@@ -7,7 +7,7 @@ PEERS := .bench/peers
 PEERS_PIP := $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: bench-rebuild damage model fuzz help demo test check format study figures bench-dispatch chaos faults bench-range-test bench-auto-cycles fashion-mnist clean peers
+.PHONY: bench bench-train bench-forward bench-serving bench-rebuild damage model fuzz help demo test check format study figures bench-dispatch chaos faults bench-range-test bench-auto-cycles fashion-mnist clean peers
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,7 +78,25 @@ bench-load: $(VENV)/installed-dev  ## 10,000 queued jobs, 1,000 clients, three t
 	@PYTHONPATH=. $(BIN)/python benchmarks/load.py --json benchmarks/results/load.json $(ARGS)
 
 bench-dispatch: $(VENV)/installed-dev  ## from POST /v1/jobs to the first training step, 20 jobs
-	@$(BIN)/python benchmarks/dispatch.py
+	@$(BIN)/python benchmarks/dispatch.py $(if $(findstring --quick,$(ARGS)),--jobs 2,--json benchmarks/results/dispatch.json)
+
+bench: bench-train bench-forward bench-serving bench-dispatch  ## everything below against its peers; hours, goes on where it stopped; ARGS="--quick" two minutes
+
+bench-train: $(VENV)/installed-dev $(PEERS)/installed fashion-mnist  ## training beside torchensemble, Lightning, fastai and bare loops; ARGS="--tiers A --minutes 6"
+	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/training_tiers.py $(ARGS)
+
+bench-forward: $(VENV)/installed-dev $(PEERS)/installed fashion-mnist  ## five members' forward pass beside the loop, vmap and torchensemble
+	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/forward.py $(ARGS)
+
+SERVERS := litserve bentoml mlserver
+bench-serving: $(VENV)/installed-dev $(SERVERS:%=.bench/%/installed) fashion-mnist  ## predictions over HTTP beside LitServe, BentoML, MLServer, FastAPI
+	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/serving.py $(ARGS)
+
+.bench/%/installed: $(VENV)/created benchmarks/peers/%.txt
+	@echo "installing $* into .bench/$* (about a minute, 700 MB)"
+	@$(PYTHON) -m venv --clear .bench/$*
+	@.bench/$*/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/$*.txt
+	@touch $@
 
 $(PEERS)/installed: $(VENV)/created benchmarks/peers/requirements.txt benchmarks/peers/requirements-without-dependencies.txt benchmarks/peers/constraints.txt
 	@echo "installing the peers into $(PEERS) (about a minute, 1.5 GB)"
@@ -100,4 +118,4 @@ fashion-mnist:
 	  apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist >/dev/null; fi
 
 clean:  ## remove the virtual environment and caches
-	@rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	@rm -rf $(VENV) .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.chaos_history import Exchange
 from benchmarks.chaos_survey import Survey
-from benchmarks.chaos_workload import CYCLES, Outcome, Role
+from benchmarks.chaos_workload import Outcome, Role
 from worker.jobs import JobStatus, key_sha256
 
 Json = dict[str, Any]
@@ -26,6 +26,9 @@ LEGAL: Mapping[str | None, frozenset[str]] = {
     "cancelled": frozenset(),
 }
 """Transitions; a queued job succeeds or fails only where its result was stored before its end was lost, and jobs are read back."""
+
+EXTENDED = "extend"
+"""The reason of the only transition out of a terminal state, that of a succeeded job which gets more cycles."""
 
 RESTORED = "restored from the artifact store"
 """The reason of a transition to queued by which a job begins anew in a database that had lost it, whatever it was before."""
@@ -57,10 +60,10 @@ class Evidence:
 
     Attributes:
         roles: What each acknowledged job was meant to be.
-        bodies: Its body's number.
+        bodies: The number by which the oracle knows what it comes to.
         outcomes: What each has come to.
         listed: The ids that the API lists at the end.
-        oracle: What each body comes to, undisturbed.
+        oracle: What each body comes to, undisturbed, as it is and with more cycles.
         foreign_sights: What a tenant was told of another one's objects.
         allowed_failures: Error categories that the faults of the run may end any job with.
         allows_500: Whether a defect was injected, for which 500 is the right answer.
@@ -138,7 +141,7 @@ def _every_202_is_one_job(evidence: Evidence) -> Iterator[str]:
             yield f"lost: {job_id} is {outcome.job['status']} and has not ended"
         status, role = outcome.job["status"], evidence.roles[job_id]
         error = (outcome.job.get("error") or {}).get("category")
-        expected = {"plain": {"succeeded"}, "cancelled": {"cancelled", "succeeded"}, "poison": {"failed", "succeeded"}}[role]
+        expected = {"succeeded"} | {Role.CANCELLED: {"cancelled"}, Role.POISON: {"failed"}}.get(role, set())
         if status not in expected and not (status == "failed" and error in evidence.allowed_failures):
             yield f"lost: {job_id} ({role}) ended as {status} ({outcome.job.get('error')})"
         if job_id in evidence.survey.results and evidence.survey.results[job_id] != status:
@@ -151,18 +154,23 @@ def _transitions_are_legal(evidence: Evidence) -> Iterator[str]:
     for job_id, outcome in evidence.outcomes.items():
         before = None
         for one in outcome.job["transitions"]:
-            was_restored = evidence.was_wiped and one.get("reason") == RESTORED
-            if one["to"] not in LEGAL[before] and not was_restored:
+            # A job whose submission never came to Redis, only to the store, is restored without a wipe: before it was nothing but queued.
+            was_restored = one.get("reason") == RESTORED and (evidence.was_wiped or before == "queued")
+            was_extended = before == "succeeded" and one.get("reason") == EXTENDED and evidence.roles[job_id].is_extended
+            if one["to"] not in LEGAL[before] and not was_restored and not (was_extended and one["to"] == "queued"):
                 yield f"{job_id} went from {before} to {one['to']}"
             before = one["to"]
         if before != outcome.job["status"]:
             yield f"{job_id} is {outcome.job['status']}, but its last transition was to {before}"
+    extensions = _moments_of_extension(evidence)
     ended: dict[str, tuple[str, float]] = {}
     attempts: dict[str, int] = {}
     for one in sorted(evidence.exchanges, key=lambda each: each.ended_at):
         job_id, status = one.document.get("id", ""), one.document.get("status")
         if one.status not in (200, 202) or not job_id.startswith("job_") or status is None:
             continue
+        if job_id in ended and one.ended_at > extensions.get(job_id, float("inf")):
+            del ended[job_id], extensions[job_id]  # once: each job is extended once
         if job_id in ended and status != ended[job_id][0] and one.began_at > ended[job_id][1]:
             yield f"{job_id} was {ended[job_id][0]} and later {status}"
         if one.document.get("terminal") and job_id not in ended:
@@ -173,6 +181,17 @@ def _transitions_are_legal(evidence: Evidence) -> Iterator[str]:
             attempts[job_id] = one.document["attempt"]
 
 
+def _moments_of_extension(evidence: Evidence) -> dict[str, float]:
+    """When users first asked for more cycles, by job."""
+    moments: dict[str, float] = {}
+    for one in evidence.exchanges:
+        head, _, verb = one.path.rpartition("/")
+        if one.method == "POST" and verb == "extend":
+            job_id = head.rpartition("/")[2]
+            moments[job_id] = min(one.began_at, moments.get(job_id, one.began_at))
+    return moments
+
+
 def _snapshots_are_complete(evidence: Evidence) -> Iterator[str]:
     for job_id, outcome in evidence.outcomes.items():
         num = len(outcome.cycles)
@@ -180,8 +199,9 @@ def _snapshots_are_complete(evidence: Evidence) -> Iterator[str]:
             yield f"{job_id} has a snapshot twice: cycles {outcome.cycles}"
         if sorted(outcome.cycles) != list(range(num)):
             yield f"{job_id} has the snapshots {outcome.cycles}, with gaps"
-        if outcome.job["status"] == JobStatus.SUCCEEDED and num != CYCLES:
-            yield f"{job_id} has {num} snapshots instead of {CYCLES}"
+        expected = len(evidence.oracle[evidence.bodies[job_id]].cycles)
+        if outcome.job["status"] == JobStatus.SUCCEEDED and num != expected:
+            yield f"{job_id} has {num} snapshots instead of {expected}"
         if outcome.job["snapshot_count"] != num:
             yield f"{job_id} says that it has {outcome.job['snapshot_count']} snapshots, and lists {num}"
         events = Counter(outcome.snapshot_events)
@@ -201,12 +221,14 @@ def _bits_are_the_oracles(evidence: Evidence) -> Iterator[str]:
 
 def _same_bits(evidence: Evidence, job_id: str) -> bool:
     outcome, oracle = evidence.outcomes[job_id], evidence.oracle[evidence.bodies[job_id]]
-    expected = dict(zip(oracle.cycles, oracle.snapshots, strict=True))
-    if any(expected.get(cycle) != sha256 for cycle, sha256 in zip(outcome.cycles, outcome.snapshots, strict=True)):
+    if outcome.weights != outcome.snapshots:  # what is sent is what is listed
         return False
-    if outcome.job["status"] != JobStatus.SUCCEEDED:
-        return True
-    return (outcome.snapshots, outcome.weights, outcome.predictions) == (oracle.snapshots, oracle.weights, oracle.predictions)
+    is_extended = evidence.roles[job_id].is_extended
+    found, known = (each.contents if is_extended else each.snapshots for each in (outcome, oracle))
+    expected = dict(zip(oracle.cycles, known, strict=True))
+    if any(expected.get(cycle) != sha256 for cycle, sha256 in zip(outcome.cycles, found, strict=True)):
+        return False
+    return outcome.job["status"] != JobStatus.SUCCEEDED or (found, outcome.predictions) == (known, oracle.predictions)
 
 
 def _one_committer(evidence: Evidence) -> Iterator[str]:

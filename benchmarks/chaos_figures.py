@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.chaos_checker import Evidence, Violation, num_duplicates, num_lost, share_identical
+from benchmarks.chaos_checker import EXTENDED, Evidence, Violation, num_duplicates, num_lost, share_identical
 from benchmarks.chaos_kills import WEIGHTS, Killer
 
 Json = dict[str, Any]
@@ -33,6 +33,9 @@ def summarize(evidence: Evidence, violations: Sequence[Violation], killer: Kille
         "kills_of_poison_jobs_besides": killer.num_poison_kills,
         "jobs": len(evidence.outcomes),
         "jobs_by_end": dict(Counter(str(outcome.job["status"]) for outcome in evidence.outcomes.values())),
+        "jobs_by_role": dict(Counter(str(role) for role in evidence.roles.values())),
+        "jobs_that_rested": _num_with(evidence, "paused"),
+        "jobs_reopened": _num_with(evidence, "queued", EXTENDED),
         "jobs_interrupted": sum(outcome.job["attempt"] > 1 for outcome in evidence.outcomes.values()),
         "requests": len(evidence.exchanges),
         "requests_without_answer": sum(one.status is None for one in evidence.exchanges),
@@ -54,6 +57,12 @@ def summarize(evidence: Evidence, violations: Sequence[Violation], killer: Kille
     }
 
 
+def _num_with(evidence: Evidence, to: str, reason: str | None = None) -> int:
+    """Jobs that have gone this way at least once."""
+    journeys = [outcome.job["transitions"] for outcome in evidence.outcomes.values()]
+    return sum(any(one["to"] == to and reason in (None, one.get("reason")) for one in journey) for journey in journeys)
+
+
 def percentiles(seconds: Sequence[float]) -> Json:
     """Median, 99th percentile and maximum."""
     if not seconds:
@@ -70,7 +79,17 @@ def as_table(figures: Json) -> str:
     lines.append(f"  {'target':<10} {'kills':>6} {'recovered: p50':>16} {'p99':>8}")
     for target, count in figures["kills_by_target"].items():
         lines.append(f"  {target:<10} {count:>6} {_seconds(recovery[target]['p50']):>16} {_seconds(recovery[target]['p99']):>8}")
-    names = ("kills_of_a_running_job", "jobs_by_end", "jobs_interrupted", "requests", "requests_without_answer", "requests_told_later")
+    names = (
+        "kills_of_a_running_job",
+        "jobs_by_role",
+        "jobs_by_end",
+        "jobs_that_rested",
+        "jobs_reopened",
+        "jobs_interrupted",
+        "requests",
+        "requests_without_answer",
+        "requests_told_later",
+    )
     lines += [f"  {name.replace('_', ' '):<30} {figures[name]}" for name in names]
     lines += [f"  {name.replace('_', ' '):<30} {figures[name]}" for name in ("lost", "duplicates", "bit_identical", "violations")]
     lines.append(f"  a kill loses or doubles something with a probability below {figures['bound_95_percent']} (95 %, 3/n)")

@@ -98,10 +98,15 @@ class Launcher:
 
 
 class Killer:
-    """Kills parts of a running stack and notes when each was back."""
+    """Kills parts of a running stack and notes when each was back.
 
-    def __init__(self, stack: Stack) -> None:
+    A job that has crashed ``spared_crashes`` times in a row without progress is left alone until there is some: one that dies again and
+    again in its first seconds rightly fails as poison, and only those that were meant to shall.
+    """
+
+    def __init__(self, stack: Stack, *, spared_crashes: int) -> None:
         self._stack = stack
+        self._spared_crashes = spared_crashes
         self._redis = connect(stack.settings)
         self._store = JobStore(self._redis)
         self._pending: list[tuple[Kill, Callable[[], bool]]] = []
@@ -161,21 +166,29 @@ class Killer:
                 return None if pid is None else (pid, None, self._serves)
             case "leader":
                 pid = self._leader_pid()
-                return None if pid is None else (pid, self._job_at(pid), lambda: self._leader_pid() not in (None, pid))
+                job = self._job_at(pid) if pid is not None else None
+                if pid is None or self._is_spared(job):
+                    return None
+                return pid, job, lambda: self._leader_pid() not in (None, pid)
             case "worker":
                 candidates = [(child, pid) for child in self._stack.workers if (pid := pid_of(child)) is not None]
                 if not candidates:
                     return None
                 child, pid = random.choice(candidates)
                 job = self._job_at(pid)
+                if self._is_spared(job):
+                    return None
                 return pid, job, self._goes_on(job) if job else partial(self._is_registered, child, pid)
             case "trainer":
-                running = [(pid, job) for pid, job in self._running() if trainers_of(pid)]
+                running = [(pid, job) for pid, job in self._running() if trainers_of(pid) and not self._is_spared(job)]
                 if not running:
                     return None
                 pid, job = random.choice(running)
                 trainers = trainers_of(pid)
                 return (trainers[0], job, self._goes_on(job)) if trainers else None
+
+    def _is_spared(self, job: JobRecord | None) -> bool:
+        return job is not None and job.crashes >= self._spared_crashes
 
     def _running(self) -> list[tuple[int, JobRecord]]:
         """The jobs that run, each with the process id of its worker."""

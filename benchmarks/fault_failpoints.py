@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.chaos_checker import Violation
+from benchmarks.chaos_workload import Role
 from benchmarks.fault_site import AUTO_BODY, Ordeal, Site
 from worker.failpoints import POINTS
 
@@ -46,7 +47,7 @@ def train_with_search(ordeal: Ordeal, point: str, shot: str) -> None:
 
 def cancel(ordeal: Ordeal, point: str, shot: str) -> None:
     """A running job that its user cancels."""
-    job_id = ordeal.submit(role="cancelled")
+    job_id = ordeal.submit(role=Role.CANCELLED)
     ordeal.wait_for_training(job_id)
     ordeal.arm(point, shot)
     ordeal.client.call("POST", f"/v1/jobs/{job_id}/cancel")
@@ -55,7 +56,7 @@ def cancel(ordeal: Ordeal, point: str, shot: str) -> None:
 def cancel_while_it_waits(ordeal: Ordeal, point: str, shot: str) -> None:
     """A job that is cancelled before a worker has it: the reconciler stores its result."""
     ordeal.submit()
-    waiting = ordeal.submit(role="cancelled")
+    waiting = ordeal.submit(role=Role.CANCELLED)
     ordeal.arm(point, shot)
     ordeal.client.call("POST", f"/v1/jobs/{waiting}/cancel")
 
@@ -69,6 +70,33 @@ def pause(ordeal: Ordeal, point: str, shot: str) -> None:
     ordeal.wait("rest", lambda: ordeal.job(job_id)["status"] == "paused" or ordeal.job(job_id)["terminal"])
     ordeal.wait_until_fired(point)
     ordeal.client.call("POST", f"/v1/jobs/{job_id}/resume")
+
+
+def resume(ordeal: Ordeal, point: str, shot: str) -> None:
+    """A job that rests, and goes on at the second word perhaps."""
+    job_id = ordeal.submit()
+    ordeal.client.call("POST", f"/v1/jobs/{job_id}/pause")
+    ordeal.wait("rest", lambda: ordeal.job(job_id)["status"] == "paused")
+    ordeal.arm(point, shot)
+    ordeal.client.call("POST", f"/v1/jobs/{job_id}/resume")
+
+
+def extend_while_it_runs(ordeal: Ordeal, point: str, shot: str) -> None:
+    """A running job that gets more cycles."""
+    ordeal.site.undisturbed_extended(0)
+    job_id = ordeal.submit(role=Role.EXTENDED_RUNNING)
+    ordeal.wait_for_training(job_id)
+    ordeal.arm(point, shot)
+    ordeal.extend(job_id)
+
+
+def extend_after_its_end(ordeal: Ordeal, point: str, shot: str) -> None:
+    """A job that has succeeded and gets more cycles, and so another result."""
+    ordeal.site.undisturbed_extended(0)
+    job_id = ordeal.submit(role=Role.EXTENDED_LATER)
+    ordeal.wait_for_ends()
+    ordeal.arm(point, shot)
+    ordeal.extend(job_id)
 
 
 def drain(ordeal: Ordeal, point: str, shot: str) -> None:
@@ -126,6 +154,11 @@ def delete(ordeal: Ordeal, point: str, shot: str) -> None:
 SCENARIOS: dict[str, Scenario] = {
     "rate.stored": train_with_search,
     "request.recorded": cancel,
+    "resume.recorded": resume,
+    "extend.checked": extend_after_its_end,
+    "extend.recorded": extend_while_it_runs,
+    "result.earlier_kept": extend_after_its_end,
+    "result.earlier_removed": extend_after_its_end,
     "release.recorded": drain,
     "amendment.recorded": pause,
     "amendment.stored": pause,

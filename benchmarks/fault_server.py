@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.chaos_checker import Violation
+from benchmarks.chaos_workload import Role
 from benchmarks.fault_site import Ordeal, Site, wait_for
 
 ANSWER_SECONDS = 6.0
@@ -52,7 +53,7 @@ def _ask_for(ordeal: Ordeal, job_id: str, seconds: float) -> float:
 def wiped(site: Site) -> list[Violation]:
     """FLUSHALL beside jobs that have ended, run and wait: all are back, and those that had not ended run on."""
     ordeal = Ordeal(site)
-    ended, cancelled = ordeal.submit(), ordeal.submit(1, role="cancelled")
+    ended, cancelled = ordeal.submit(), ordeal.submit(1, role=Role.CANCELLED)
     ordeal.client.call("POST", f"/v1/jobs/{cancelled}/cancel")
     ordeal.wait_for_ends()
     running, waiting = ordeal.submit(1), ordeal.submit(2)
@@ -96,8 +97,11 @@ def _log_damaged(site: Site, damage: Callable[[Path, int], None]) -> list[Violat
     running = ordeal.submit(1)
     ordeal.submit(2)
     ordeal.wait_for_snapshots(running, 2)
-    with ordeal.outage("server"), server_down(ordeal):
-        damage(log, size)
+    with ordeal.outage("server"):
+        with server_down(ordeal):
+            damage(log, size)
+        for job_id in ordeal.roles:  # the leader notices in its next pass that jobs are missing, and reads them back
+            ordeal.job(job_id)
     return ordeal.check()
 
 

@@ -13,7 +13,7 @@ from benchmarks.chaos_checker import Evidence, Outage, Violation, check
 from benchmarks.chaos_history import Exchange, History, RecordingClient
 from benchmarks.chaos_kills import Launcher, pid_of, trainers_of
 from benchmarks.chaos_survey import survey, unlocked_scratch
-from benchmarks.chaos_workload import Outcome, Role, body, outcome_of
+from benchmarks.chaos_workload import Outcome, Role, body, extend, extended, outcome_of
 from service.embedded import Stack
 from worker import redis_connection
 from worker.failpoints import FIRED
@@ -105,6 +105,15 @@ class Site:
             assert self.oracle[number].job["status"] == "succeeded", self.oracle[number].job["error"]
         return self.oracle[number]
 
+    def undisturbed_extended(self, number: int) -> Outcome:
+        """What a body comes to that gets more cycles after its end; run when it is first needed."""
+        if extended(number) not in self.oracle:
+            job_id = self.undisturbed(number).job["id"]
+            assert extend(self.client, job_id, key=f"oracle-{number}-extension")
+            wait_for("end of the extended run", lambda: self.client.call("GET", f"/v1/jobs/{job_id}").json()["terminal"])
+            self.oracle[extended(number)] = outcome_of(self.client, job_id)
+        return self.oracle[extended(number)]
+
     def request(self, number: int) -> Json:
         """The request of a body."""
         request = body(self.dataset_id, number, epochs_per_cycle=EPOCHS_PER_CYCLE)
@@ -137,7 +146,7 @@ class Ordeal:
         """The user."""
         return self.site.client
 
-    def submit(self, number: int = 0, *, role: Role = "plain") -> str:
+    def submit(self, number: int = 0, *, role: Role = Role.PLAIN) -> str:
         """Has a job made, however often it must be asked for."""
         self.site.undisturbed(number)
         made = self.client.call("POST", "/v1/jobs", body=self.site.request(number), key=f"ordeal-{self.site.next_number()}")
@@ -145,6 +154,13 @@ class Ordeal:
         job_id: str = made.json()["id"]
         self.roles[job_id], self.bodies[job_id] = role, number
         return job_id
+
+    def extend(self, job_id: str) -> None:
+        """Has a job get more cycles, however often it must be asked for."""
+        number = self.bodies[job_id]
+        assert extended(number) in self.site.oracle, "the undisturbed run comes before the fault"
+        assert extend(self.client, job_id, key=f"ordeal-{self.site.next_number()}")
+        self.bodies[job_id] = extended(number)
 
     def job(self, job_id: str) -> Json:
         """The job as the API has it; one that a server has lost is waited for, where it was made to lose it."""

@@ -1,6 +1,8 @@
 """Every fault of the plan on a real stack, one after the other, with every invariant checked after each.
 
-``make faults`` runs all; ``--only WORD`` those with the word in their name. Figures go to ``benchmarks/results/faults.json``.
+``make faults`` runs all; ``--only WORD`` those with the word in their name. ``--journal FILE`` keeps what was found, so that the same
+command goes on where the one before was interrupted, or ended because of ``--seconds``. Once every fault was survived on the same
+sources, the figures go to ``benchmarks/results/faults.json``.
 """
 
 import argparse
@@ -24,10 +26,13 @@ from typing import Any
 from benchmarks import fault_network, fault_server
 from benchmarks.chaos_checker import Violation
 from benchmarks.fault_failpoints import all_cases, run_case
+from benchmarks.fault_journal import Journal, Report, sources_sha256
 from benchmarks.fault_proxy import Weather
 from benchmarks.fault_site import Site
 
 Json = dict[str, Any]
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,6 @@ class Fault:
     group: str
     on_site: Callable[[Site], list[Violation]] | None = None
     alone: Callable[[Path], list[Violation]] | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """How a fault was survived."""
-
-    name: str
-    group: str
-    seconds: float
-    violations: list[str]
 
 
 def plan() -> list[Fault]:
@@ -94,8 +89,10 @@ def _words(name: str) -> str:
 class Sites:
     """Threads that each have a site, and begin a new one where a fault has spoilt it."""
 
-    def __init__(self, directory: Path, faults: list[Fault], *, num_sites: int) -> None:
+    def __init__(self, directory: Path, faults: list[Fault], *, num_sites: int, seconds: float, note: Callable[[Report], None]) -> None:
         self._directory = directory
+        self._deadline = time.monotonic() + seconds
+        self._note = note
         self._faults: queue.SimpleQueue[Fault] = queue.SimpleQueue()
         for fault in faults:
             self._faults.put(fault)
@@ -112,13 +109,15 @@ class Sites:
 
     def _work(self, number: int) -> None:
         life = 0
-        while not self._faults.empty():
+        while not self._faults.empty() and time.monotonic() < self._deadline:
             life += 1
             with Site(self._directory / f"site-{number}-{life}") as site:
                 while True:
                     try:
                         fault = self._faults.get_nowait()
                     except queue.Empty:
+                        return
+                    if time.monotonic() > self._deadline:
                         return
                     if not self._survives(fault, site):
                         break
@@ -134,6 +133,7 @@ class Sites:
             violations = [f"{type(error).__name__}: {error}"]
         report = Report(fault.name, fault.group, round(time.monotonic() - began, 1), violations)
         self.reports.append(report)
+        self._note(report)
         verdict = "ok" if not violations else f"VIOLATED ({site.directory.name})"
         print(
             f"{len(self.reports):>4}/{self._num_faults} {fault.group:<4} {fault.name:<40} {report.seconds:>6.1f} s  {verdict}", flush=True
@@ -152,35 +152,52 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="words; faults with any of them in their name or group are run")
     parser.add_argument("--sites", type=int, default=2, help="stacks side by side")
+    parser.add_argument("--journal", type=Path, help="a file that keeps what was found, for a campaign in parts")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="after so many no further fault is begun")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/faults.json"))
     arguments = parser.parse_args()
-    faults = [one for one in plan() if not arguments.only or any(word in f"{one.group} {one.name}" for word in arguments.only)]
     directory = Path(tempfile.mkdtemp(prefix="snapcycle-faults-"))
+    sources = sources_sha256(ROOT)
+    journal = Journal(arguments.journal or directory / "journal.jsonl", sources=sources)
+    planned = plan()
+    wanted = [one for one in planned if not arguments.only or any(word in f"{one.group} {one.name}" for word in arguments.only)]
+    faults = [one for one in wanted if one.name not in journal.held()]
     began = time.monotonic()
-    sites = Sites(directory, faults, num_sites=min(arguments.sites, len(faults)))
+    num_sites = max(1, min(arguments.sites, len(faults)))
+    sites = Sites(directory, faults, num_sites=num_sites, seconds=arguments.seconds, note=journal.add)
     sites.run()
     failed = [report for report in sites.reports if report.violations]
-    print(f"{len(sites.reports)} faults, {len(failed)} with violations, {time.monotonic() - began:.0f} s")
-    if failed or len(sites.reports) < len(faults):
+    held = journal.held()
+    print(
+        f"{len(sites.reports)} faults, {len(failed)} with violations, {time.monotonic() - began:.0f} s; {len(held)} of {len(planned)} held"
+    )
+    if failed:
         print("violated: " + ", ".join(report.name for report in failed) + f"; logs in {directory}")
         return 1
-    if not arguments.only:
-        arguments.output.write_text(json.dumps(summarize(sites.reports, time.monotonic() - began), indent=2) + "\n")
+    if all(one.name in held for one in planned):
+        arguments.output.write_text(json.dumps(summarize([held[one.name] for one in planned], sources=sources), indent=2) + "\n")
     shutil.rmtree(directory)
     return 0
 
 
-def summarize(reports: list[Report], seconds: float) -> Json:
+def summarize(reports: list[Report], *, sources: str) -> Json:
     """The figures that are published."""
     return {
         "benchmark": "faults",
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "sources_sha256": sources,
         "faults": len(reports),
         "by_group": dict(Counter(report.group for report in reports)),
+        "failpoints_by_action": dict(Counter(_action(report) for report in reports if report.group == "F2")),
         "violations": sum(len(report.violations) for report in reports),
-        "seconds": round(seconds, 1),
+        "seconds": round(sum(report.seconds for report in reports), 1),
         "seconds_by_fault": {report.name: report.seconds for report in sorted(reports, key=lambda each: -each.seconds)},
     }
+
+
+def _action(report: Report) -> str:
+    """What was done at a failpoint."""
+    return report.name.partition("=")[2].partition("@")[0]
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ class HttpConnection:
         port = parts.port or 80
         return cls(parts.hostname, port, *await asyncio.open_connection(parts.hostname, port))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be sent; a server may close a connection that is idle."""
+        return not self._reader.at_eof() and not self._writer.is_closing()
+
     async def request(self, method: str, path: str, *, key: str | None = None, body: bytes = b"", headers: tuple[str, ...] = ()) -> Answer:
         """Sends one request and reads its whole answer.
 

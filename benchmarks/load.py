@@ -1,8 +1,8 @@
 """The API under load: thousands of queued jobs, a thousand clients, several tenants; how long answers take, what they cost, who is next.
 
-The requests arrive at a given rate whether or not earlier ones were answered (an open loop), so a slow answer delays no other and hides
-nothing: a request's time counts from the moment it was due. No worker takes jobs meanwhile. Afterwards workers' claims are made, and the
-tenants' shares of them counted. Prints a table; the exit status says whether the goals are met.
+The requests arrive in an open loop (``benchmarks.open_loop``), and no worker takes jobs meanwhile. The load generator, the API and Redis
+share the machine's cores, so the same load is sent to a server that answers at once, too: what that takes is the cost of measuring.
+Afterwards workers' claims are made, and the tenants' shares of them counted. Prints a table; the exit status is 0 if the goals are met.
 """
 
 import argparse
@@ -11,17 +11,16 @@ import json
 import os
 import platform
 import random
-import statistics
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.http_connections import Answer, HttpConnection
+from benchmarks.http_connections import HttpConnection
+from benchmarks.null_server import null_server
+from benchmarks.open_loop import Load, Tenant, summary
 from service.api_keys import KeyStore, read_pepper
 from service.client import Client
 from service.embedded import Stack
@@ -37,43 +36,12 @@ FILLERS = 32
 """Connections that fill the queue before the load begins."""
 CLAIMS = 300
 WARM_UP_SECONDS = 10.0
+NULL_SECONDS = 30.0
+"""Length of the same load against a server that answers at once."""
 UNLIMITED = {"rate_limit": 10**6, "rate_burst": 10**6, "max_queued_jobs": 10**6}
 """Settings under which nobody is told to come back later, so that every answer is one of those that are measured."""
 SHARES = {"many": 0.8, "some": 0.1, "few": 0.1}
 """The tenants, and the part of the queued jobs that is each one's."""
-
-
-@dataclass
-class Record:
-    """What was asked and how it went.
-
-    Attributes:
-        milliseconds: Of each kind of request, from the moment it was due to the last byte of its answer.
-        statuses: How often each kind had each status.
-    """
-
-    milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
-
-    def note(self, kind: str, answer: Answer, due: float) -> None:
-        """One answered request."""
-        self.milliseconds[kind].append((time.perf_counter() - due) * 1000)
-        self.statuses[kind, answer.status] += 1
-
-
-@dataclass(frozen=True)
-class Tenant:
-    """Someone with a key and data."""
-
-    name: str
-    key: str
-    share: float
-    dataset_id: str
-
-    def body(self, number: int) -> bytes:
-        """A submission."""
-        job = {"dataset_id": self.dataset_id, "name": f"{self.name} {number}", "model": {"architecture": "mlp", "params": {"hidden": [32]}}}
-        return json.dumps({**job, "schedule": {"type": "warm_restarts", "cycles": 2, "epochs_per_cycle": 1}}).encode()
 
 
 def main() -> int:
@@ -120,21 +88,22 @@ async def measure(stack: Stack, tenants: list[Tenant], arguments: argparse.Names
     """Fills the queue, loads the API, and returns what that was like."""
     assert stack.api.process is not None
     pid = stack.api.process.pid
-    rng = random.Random(arguments.seed)
     began = time.perf_counter()
     job_ids = await fill(stack.url, tenants, arguments.jobs)
     filled = time.perf_counter() - began
-    async with AsyncExitStack() as opened:
-        connections = [await HttpConnection.open(stack.url) for _ in range(arguments.clients)]
-        for connection in connections:
-            opened.callback(connection.close)
-        rates = {"submit": arguments.submits, "list": arguments.lists, "poll": arguments.polls}
-        load = Load(connections, tenants, job_ids, rng)
-        await load.run(rates, WARM_UP_SECONDS)
-        load.record = Record()
-        memory = resident_bytes(pid)
-        await load.run(rates, arguments.seconds)
-        growth = resident_bytes(pid) - memory
+    rates = {"submit": arguments.submits, "list": arguments.lists, "poll": arguments.polls}
+    load = Load(stack.url, tenants, job_ids, random.Random(arguments.seed))
+    await load.open(arguments.clients)
+    await load.run(rates, WARM_UP_SECONDS)
+    memory, cpu_began = resident_bytes(pid), cpu_seconds(pid)
+    record = await load.run(rates, arguments.seconds)
+    growth, cpu = resident_bytes(pid) - memory, cpu_seconds(pid) - cpu_began
+    load.close()
+    with null_server(record.answer_bytes) as url:
+        nothing = Load(url, tenants, job_ids, random.Random(arguments.seed))
+        await nothing.open(arguments.clients)
+        unloaded = await nothing.run(rates, min(NULL_SECONDS, arguments.seconds))
+        nothing.close()
     return {
         "benchmark": "load",
         "seed": arguments.seed,
@@ -143,8 +112,12 @@ async def measure(stack: Stack, tenants: list[Tenant], arguments: argparse.Names
         "seconds": arguments.seconds,
         "rates": rates,
         "fill_per_second": arguments.jobs / filled,
-        "requests": {kind: summary(times) for kind, times in load.record.milliseconds.items()},
-        "statuses": {f"{kind} {status}": count for (kind, status), count in sorted(load.record.statuses.items())},
+        "requests": {kind: summary(times) for kind, times in record.milliseconds.items()},
+        "null_server": {kind: summary(times) for kind, times in unloaded.milliseconds.items()},
+        "sent_late": summary(record.late),
+        "reconnections": record.reconnections,
+        "statuses": {f"{kind} {status}": count for (kind, status), count in sorted(record.statuses.items())},
+        "api_cores": cpu / arguments.seconds,
         "resident_bytes": memory,
         "growth_bytes": growth,
     }
@@ -168,51 +141,6 @@ async def fill(url: str, tenants: list[Tenant], num_jobs: int) -> list[tuple[str
     return made
 
 
-class Load:
-    """Requests of three kinds at given rates, from many clients in turn."""
-
-    def __init__(
-        self, connections: list[HttpConnection], tenants: list[Tenant], job_ids: list[tuple[str, str]], rng: random.Random
-    ) -> None:
-        self.record = Record()
-        self._idle: asyncio.Queue[HttpConnection] = asyncio.Queue()
-        for connection in connections:
-            self._idle.put_nowait(connection)
-        self._tenants = tenants
-        self._job_ids = job_ids
-        self._rng = rng
-        self._number = 0
-
-    async def run(self, rates: dict[str, float], seconds: float) -> None:
-        """Sends requests at random moments (a Poisson process for each kind), and waits for the last answer."""
-        moments = []
-        for kind, rate in rates.items():
-            moment = self._rng.expovariate(rate)
-            while moment < seconds:
-                moments.append((moment, kind))
-                moment += self._rng.expovariate(rate)
-        began = time.perf_counter()
-        async with asyncio.TaskGroup() as tasks:
-            for moment, kind in sorted(moments):
-                await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
-                tasks.create_task(self._send(kind, began + moment))
-
-    async def _send(self, kind: str, due: float) -> None:
-        connection = await self._idle.get()
-        tenant = self._rng.choice(self._tenants)
-        match kind:
-            case "submit":
-                self._number += 1
-                answer = await connection.request("POST", "/v1/jobs", key=tenant.key, body=tenant.body(self._number))
-            case "list":
-                answer = await connection.request("GET", "/v1/jobs?status=queued&limit=20", key=tenant.key)
-            case _:
-                key, job_id = self._rng.choice(self._job_ids)
-                answer = await connection.request("GET", f"/v1/jobs/{job_id}", key=key)
-        self.record.note(kind, answer, due)
-        self._idle.put_nowait(connection)
-
-
 def claims(store: JobStore, names: dict[str, str]) -> dict[str, int]:
     """How many of the next jobs are each tenant's."""
     counts = Counter[str]()
@@ -232,10 +160,10 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def summary(times: list[float]) -> dict[str, float]:
-    """Milliseconds at three places of the distribution."""
-    cuts = statistics.quantiles(times, n=1000, method="inclusive")
-    return {"count": len(times), "p50": cuts[499], "p99": cuts[989], "p999": cuts[998]}
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process (Linux: fields 14 and 15 of /proc/<pid>/stat, counted from behind its name)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def verdicts(figures: dict[str, Any]) -> dict[str, bool]:
@@ -256,6 +184,11 @@ def as_table(figures: dict[str, Any]) -> str:
     for kind, times in figures["requests"].items():
         cuts = "  ".join(f"{name} {times[name]:7.1f} ms" for name in ("p50", "p99", "p999"))
         lines.append(f"  {kind:<7} {figures['rates'][kind]:>5g}/s  {cuts}")
+    for kind, times in figures["null_server"].items():
+        lines.append(f"  {kind:<7} of a server that answers at once: p50 {times['p50']:.1f} ms, p99 {times['p99']:.1f} ms")
+    late = figures["sent_late"]
+    lines.append(f"  sent late by p50 {late['p50']:.1f} ms, p99 {late['p99']:.1f} ms; {figures['reconnections']} reconnections")
+    lines.append(f"  the API used {figures['api_cores']:.2f} cores")
     lines.append(f"  memory of the API {figures['resident_bytes'] / 1e6:.0f} MB, {figures['growth_bytes'] / 1e6:+.1f} MB under load")
     lines.append(f"  next {CLAIMS} claims: " + ", ".join(f"{name} {count}" for name, count in sorted(figures["claims"].items())))
     lines += [f"  {'met' if met else 'MISSED'}: {goal}" for goal, met in figures["goals"].items()]

@@ -24,8 +24,8 @@ def network_outputs(model: nn.Module, preprocessing: Preprocessing, inputs: Tens
         rows: Indices of the rows to take; None: all.
     """
     device = preprocessing.mean.device
-    batches = torch.split(inputs, BATCH_ROWS) if rows is None else (inputs[chunk] for chunk in torch.split(rows, BATCH_ROWS))
-    return torch.cat([model(preprocessing(batch.to(device))).float().cpu() for batch in batches])
+    chunks = torch.split(inputs, BATCH_ROWS) if rows is None else (inputs.index_select(0, some) for some in torch.split(rows, BATCH_ROWS))
+    return torch.cat([model(preprocessing(batch.to(device))).float().cpu() for batch in chunks])
 
 
 def predictions(outputs: Tensor, task: Task, preprocessing: Preprocessing) -> Tensor:

@@ -1,6 +1,7 @@
 """How much memory training a network takes, estimated before any of it is allocated."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,12 +29,18 @@ def training_bytes(
     Raises:
         ModelError: As ``build_model``.
     """
-    with torch.device("meta"):
-        network = build_model(model, input_shape, num_outputs)
-    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    num_parameters, values_per_row = _network_size(model, input_shape, num_outputs)
     moments = 1 if isinstance(optimizer, SgdConfig) else 2
     copies = 3 + moments
-    return BYTES_PER_VALUE * (copies * num_parameters + 2 * batch_size * _values_per_row(network, input_shape))
+    return BYTES_PER_VALUE * (copies * num_parameters + 2 * batch_size * values_per_row)
+
+
+@lru_cache(maxsize=1024)  # as clr.models.count_parameters
+def _network_size(model: ModelConfig, input_shape: tuple[int, ...], num_outputs: int) -> tuple[int, int]:
+    """Parameters, and numbers that all layers together make of one row."""
+    with torch.device("meta"):
+        network = build_model(model, input_shape, num_outputs)
+    return sum(parameter.numel() for parameter in network.parameters()), _values_per_row(network, input_shape)
 
 
 def _values_per_row(network: nn.Module, input_shape: tuple[int, ...]) -> int:

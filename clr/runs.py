@@ -1,5 +1,6 @@
 """A run between two optimizer steps: network, optimizer, data on the device, and the ensemble so far."""
 
+import copy
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +21,7 @@ from clr.minima import is_minimum
 from clr.models import build_model, has_dropout, is_convolutional
 from clr.optimizers import build_optimizer, restore_state, state_tensors
 from clr.planning import RunPlan
+from clr.precision import Precision
 from clr.preprocessing import Preprocessing, arrange
 from clr.randomness import generator, mix
 from clr.run_events import CycleEnd, Rollback
@@ -57,9 +59,26 @@ class Run:
         self._optimizer = build_optimizer(config.optimizer, self._model, schedule.rate(0))
         self._last_loss = torch.zeros((), device=device)  # of the last step
         self._reseeds = has_dropout(config.model)
+        self._precision = _autocast(config.precision, device)
         self._mark_start_of_cycle()
         self._augmentation: Augmentation = "none" if config.augmentation == "auto" else config.augmentation
         self._held_out = HeldOut(dataset, split, self._preprocessing, self._inputs, chooses_members=self.plan.decides_cycles)
+
+    def with_precision(self, precision: Precision) -> "Run":
+        """A run of its own from the same start on the same data; only for one that has not begun."""
+        assert self.step == 0, "the trained weights would stay behind"
+        other = copy.copy(self)
+        other._config = self._config.model_copy(update={"precision": precision})
+        other._precision = _autocast(precision, self._device)
+        other._model = other._fresh_model()
+        other._optimizer = build_optimizer(self._config.optimizer, other._model, self.schedule.rate(0))
+        other._mark_start_of_cycle()
+        return other
+
+    @property
+    def config(self) -> TrainingConfig:
+        """With every "auto" replaced."""
+        return self._config
 
     @property
     def schedule(self) -> Schedule:
@@ -85,16 +104,14 @@ class Run:
             group["lr"] = learning_rate
         if self._reseeds:
             torch.manual_seed(mix(self._config.seed, "dropout", self.step))
-        images = arrange(self._inputs[rows], self._preprocessing.layout)
+        images, targets = arrange(self._inputs.index_select(0, rows), self._preprocessing.layout), self._targets.index_select(0, rows)
         images = augment(images, self._augmentation, seed=self._config.seed, step=self.step)
         self._optimizer.zero_grad()
         if len(rows) <= self._config.batch_size:
-            loss = self._backward(images, self._targets[rows])
+            loss = self._backward(images, targets)
         else:
-            parts = zip(
-                torch.split(images, self._config.batch_size), torch.split(self._targets[rows], self._config.batch_size), strict=True
-            )
-            losses = [self._backward(part, targets, len(rows)) for part, targets in parts]
+            parts = zip(torch.split(images, self._config.batch_size), torch.split(targets, self._config.batch_size), strict=True)
+            losses = [self._backward(part, of_part, len(rows)) for part, of_part in parts]
             loss = torch.stack(losses).sum()
         self._optimizer.step()
         self.step += 1
@@ -103,7 +120,7 @@ class Run:
 
     def _backward(self, images: Tensor, targets: Tensor, num_rows: int | None = None) -> Tensor:
         """Adds the gradients of a mini-batch's mean loss, weighted by its share of ``num_rows``; returns the weighted loss."""
-        with self._autocast():
+        with self._precision:
             loss = self._loss(self._model(self._preprocessing.standardize(images)), targets)
         if num_rows is not None:
             loss = loss * (len(targets) / num_rows)
@@ -264,11 +281,6 @@ class Run:
             return functional.cross_entropy(outputs, targets)
         return functional.mse_loss(outputs.float().squeeze(1), targets)
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._config.precision == "bf16":
-            return torch.autocast(self._device.type, torch.bfloat16)
-        return nullcontext()
-
     def _snapshot(self, metrics: dict[str, Metrics], outputs: Outputs) -> Snapshot:
         schedule, last = self.schedule, self.step - 1
         return Snapshot(
@@ -293,6 +305,11 @@ class Run:
     def _check_current(self, step: int) -> None:
         if step != self.step:
             raise RuntimeError(f"the report of step {step} is out of date, the run is at step {self.step}: use it before the next event")
+
+
+def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """What a forward pass runs in; it can be entered again and again."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

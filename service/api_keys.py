@@ -1,7 +1,8 @@
 """API keys: made once, shown once, kept as a peppered HMAC in the artifact store, where they outlive every loss of Redis.
 
-``keys/<id>.json`` is created once and never changes; ``keys/<id>.revoked.json`` beside it ends the key. The pepper stands outside of the
-store, so who reads the store can neither use a key nor check a guess.
+``keys/<id>.json`` is created once and never changes. A revocation puts ``keys/<id>.revoked.json`` and its twin in its place: as long as
+one of the two is there the key is known as revoked, and when both are lost it is unknown. The pepper stands outside of the store, so who
+reads the store can neither use a key nor check a guess.
 
 Exceptions: ``PepperError``.
 """
@@ -13,13 +14,14 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from service.principals import Principal, Scope
-from worker.artifacts import AlreadyExists, ArtifactDamaged, ArtifactStore
+from worker.artifacts import AlreadyExists, ArtifactDamaged, ArtifactError, ArtifactStore
 from worker.ids import ALPHABET
 from worker.jobs import now_rfc3339, rfc3339
 from worker.records import create_document, read_document, write_document
@@ -28,7 +30,9 @@ from worker.settings import Settings
 logger = logging.getLogger(__name__)
 
 FOLDER = "keys"
-REVOKED = ".revoked.json"
+REVOCATIONS = (".revoked.json", ".revoked.twin.json")
+"""Ends of the names of the two objects that take the place of a key's own; each has what is kept of the key."""
+
 ID_CHARS = 8
 SECRET_BYTES = 32
 PEPPER_BYTES = 32
@@ -175,43 +179,62 @@ class KeyStore:
         """What is kept of a key; None where there is none of this id."""
         if ID_PATTERN.fullmatch(key_id) is None:
             return None
-        document = read_document(self._artifacts, f"{FOLDER}/{key_id}.json")
-        return None if document is None else _api_key(document, self._revoked_at(key_id))
+        revocations = [self._revocation(key_id, end) for end in REVOCATIONS]
+        ends = [each for each in revocations if each is not None]
+        document = read_document(self._artifacts, f"{FOLDER}/{key_id}.json") or next((each for each in ends if "hmac_sha256" in each), None)
+        if document is None:
+            return None
+        return _api_key(document, next((_moment(each) for each in ends if _moment(each)), "an unknown time") if ends else None)
 
     def read_all(self, known: Mapping[str, ApiKey] | None = None) -> dict[str, ApiKey]:
         """All keys by id; of those that are ``known`` only a revocation is read, since nothing else of them changes.
 
-        A damaged key opens nothing and hurts no other one.
+        A damaged key opens nothing and hurts no other one. A revocation that was interrupted is completed.
         """
-        names = self._artifacts.list_names(FOLDER)
-        revoked = {name.removesuffix(REVOKED) for name in names if name.endswith(REVOKED)}
+        names = set(self._artifacts.list_names(FOLDER))
         found: dict[str, ApiKey] = {}
-        for name in names:
-            key_id = name.removesuffix(".json")
+        for key_id in sorted({name.partition(".")[0] for name in names}):
             if ID_PATTERN.fullmatch(key_id) is None:
                 continue
+            is_whole = f"{key_id}.json" in names
+            is_revoked = any(key_id + end in names for end in REVOCATIONS)
             key = (known or {}).get(key_id)
-            if key is None or (key_id in revoked and key.revoked_at is None):
-                try:
-                    key = self.read(key_id)
-                except (ArtifactDamaged, KeyError, TypeError, ValueError) as error:
-                    logger.error("API key %s cannot be read and opens nothing: %s", key_id, error)  # noqa: TRY400  (no trace needed)
-                    key = None
+            if key is None or (key.revoked_at is None and (is_revoked or not is_whole)):
+                key = self._read_sound(key_id)
             if key is not None:
                 found[key_id] = key
+                if is_revoked and is_whole:
+                    self._bury(key)
         return found
 
     def revoke(self, key_id: str) -> ApiKey | None:
         """Ends a key; repeating it changes nothing. None where there is none of this id."""
         key = self.read(key_id)
-        if key is None or key.revoked_at is not None:
-            return key
-        at = now_rfc3339()
+        if key is None:
+            return None
+        revoked = key if key.revoked_at is not None else replace(key, revoked_at=now_rfc3339())
+        with suppress(AlreadyExists):  # someone else was faster, and says when
+            write_document(self._artifacts, f"{FOLDER}/{key_id}{REVOCATIONS[0]}", vars(revoked))
+        revoked = self.read(key_id) or revoked
+        with suppress(AlreadyExists):
+            write_document(self._artifacts, f"{FOLDER}/{key_id}{REVOCATIONS[1]}", vars(revoked))
+        self._artifacts.delete(f"{FOLDER}/{key_id}.json")  # what is not there comes to life by no other loss
+        return revoked
+
+    def _bury(self, key: ApiKey) -> None:
+        """Completes a revocation; a store that lacks the room is asked again the next time."""
         try:
-            write_document(self._artifacts, f"{FOLDER}/{key_id}{REVOKED}", {"at": at})
-        except AlreadyExists:  # someone else was faster
+            self.revoke(key.id)
+        except ArtifactError as error:
+            logger.warning("the revocation of API key %s is not complete yet: %s", key.id, error)
+
+    def _read_sound(self, key_id: str) -> ApiKey | None:
+        """As ``read``; None where there is nothing sound."""
+        try:
             return self.read(key_id)
-        return replace(key, revoked_at=at)
+        except (ArtifactDamaged, KeyError, TypeError, ValueError) as error:
+            logger.error("API key %s cannot be read and opens nothing: %s", key_id, error)  # noqa: TRY400  (no trace needed)
+            return None
 
     def digest(self, text: str) -> str:
         """What would be kept of a key of this text: its HMAC under the pepper, in hexadecimal digits."""
@@ -221,13 +244,18 @@ class KeyStore:
         """Whether the key was made with the pepper that is in use."""
         return key.pepper == self._fingerprint
 
-    def _revoked_at(self, key_id: str) -> str | None:
-        """When the key was revoked; it is, whatever its revocation says, as soon as there is one."""
+    def _revocation(self, key_id: str, end: str) -> dict[str, Any] | None:
+        """A revocation; a damaged one revokes too, and says nothing else."""
         try:
-            document = read_document(self._artifacts, f"{FOLDER}/{key_id}{REVOKED}")
+            return read_document(self._artifacts, f"{FOLDER}/{key_id}{end}")
         except ArtifactDamaged:
-            document = {}
-        return None if document is None else str(document.get("at", "an unknown time"))
+            return {}
+
+
+def _moment(revocation: dict[str, Any]) -> str | None:
+    """When it was; "at" is the word of an earlier version, whose revocations said nothing else."""
+    moment: str | None = revocation.get("revoked_at") or revocation.get("at")
+    return moment
 
 
 def _api_key(document: dict[str, Any], revoked_at: str | None) -> ApiKey:

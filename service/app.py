@@ -7,12 +7,14 @@ from functools import partial
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 
-from service.authorization import authorized
+from service.authorization import SignInNeeded, authorized
 from service.capabilities import installed_version
+from service.conditional_requests import ConditionalRequests
 from service.dependencies import Services
-from service.errors import answer_problem, install_error_handling
+from service.errors import answer_problem, install_error_handling, problem_of
 from service.http_protocol import END_STREAMS
 from service.limits import RequestIds, RequestLimits, body_limit_of
 from service.metrics import CountRequests, RequestCounts
@@ -20,6 +22,8 @@ from service.openapi import install_openapi, problem_responses
 from service.origins import OwnPagesOnly, is_loopback
 from service.query_parameters import refuse_undeclared_parameters
 from service.routes import aliases, api_keys, datasets, ensembles, figures, job_outputs, jobs, schedules, snapshots, system
+from service.sign_in_page import POLICY as SIGN_IN_POLICY
+from service.sign_in_page import sign_in_page
 from worker.job_store import StoreUnavailable
 from worker.settings import Settings
 
@@ -43,6 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
         responses=problem_responses(),
         dependencies=[Depends(authorized), Depends(refuse_undeclared_parameters)],
     )
+    own_head = [route.path_regex for route in _api_routes() if "HEAD" in (route.methods or ())]
+    app.add_middleware(ConditionalRequests, own_head=own_head)
     app.add_middleware(OwnPagesOnly, is_loopback=is_loopback(settings.host))
     app.add_middleware(RequestLimits, body_limit=body_limit_of(settings))
     app.add_middleware(RequestIds)
@@ -51,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_error_handling(app)
     app.add_exception_handler(StoreUnavailable, _answer_outage)
     app.add_exception_handler(405, _answer_wrong_method)
+    app.add_exception_handler(SignInNeeded, _answer_with_sign_in_page)
     install_openapi(app)
     for module in ROUTE_MODULES:
         app.include_router(module.router)
@@ -60,11 +67,22 @@ def create_app(settings: Settings) -> FastAPI:
 async def _answer_wrong_method(request: Request, exc: Exception) -> Response:
     """The 405 with the methods of all routes of the path; Starlette names those of the first."""
     response = await answer_problem(request, exc)
-    routes = [route for module in ROUTE_MODULES for route in module.router.routes if isinstance(route, APIRoute)]
-    methods = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
+    methods = {method for route in _api_routes() if route.path_regex.match(request.url.path) for method in route.methods or ()}
+    if "GET" in methods:
+        methods.add("HEAD")
     if methods:  # else it is one of FastAPI's own paths
         response.headers["Allow"] = ", ".join(sorted(methods))
     return response
+
+
+async def _answer_with_sign_in_page(_request: Request, exc: Exception) -> Response:
+    """The 401 as a page that asks for the key."""
+    headers = {**problem_of(exc).headers, "Content-Security-Policy": SIGN_IN_POLICY, "Cache-Control": "no-store"}
+    return HTMLResponse(sign_in_page(), status_code=401, headers=headers)
+
+
+def _api_routes() -> list[APIRoute]:
+    return [route for module in ROUTE_MODULES for route in module.router.routes if isinstance(route, APIRoute)]
 
 
 async def _answer_outage(request: Request, exc: Exception) -> Response:

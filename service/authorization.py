@@ -12,8 +12,11 @@ from starlette.datastructures import Headers
 
 from service.errors import Problem
 from service.key_ring import KeyRing
+from service.media import HTML, JSON, negotiated
 from service.principals import ANYONE, Principal, Scope
 from service.rate_limits import RateLimits
+
+NO_KEY = "no API key was sent"
 
 PUBLIC = None
 """Scope of what says nothing about anyone's objects."""
@@ -65,6 +68,14 @@ ROUTE_SCOPES: Mapping[tuple[str, str], Scope | None] = {
 }
 
 
+PAGES = frozenset({"/v1/jobs/{job_id}/figures", "/v1/jobs/{job_id}/figures/{name}"})
+"""Paths with pages for browsers, which are asked for a key where they have none (service.sign_in_page)."""
+
+
+class SignInNeeded(Problem):
+    """A browser has asked for a page and has no key."""
+
+
 class Door:
     """Whether requests need a key, which keys there are, and how often each may be used.
 
@@ -111,7 +122,7 @@ class Door:
     def _authenticated(self, headers: Headers) -> Principal:
         presented = _presented_keys(headers)
         if len(presented) != 1:
-            what = "no API key was sent" if not presented else f"{len(presented)} API keys were sent"
+            what = NO_KEY if not presented else f"{len(presented)} API keys were sent"
             raise _unauthenticated(f"{what}: send one as 'Authorization: Bearer sk_…' or as X-API-Key; `snapcycle keys create` makes one")
         verdict = self.ring.verdict(presented[0])
         if verdict.principal is None:
@@ -139,7 +150,12 @@ async def authorized(request: Request) -> Principal:
     route = request.scope["route"]
     assert isinstance(route, APIRoute), "dependencies belong to routes of FastAPI"
     scope = ROUTE_SCOPES.get((request.method, route.path), Scope.ADMIN)
-    principal, rate_headers = request.app.state.services.door.admit(request.headers, scope)
+    try:
+        principal, rate_headers = request.app.state.services.door.admit(request.headers, scope)
+    except Problem as problem:
+        if problem.detail.startswith(NO_KEY) and route.path in PAGES and negotiated(request.headers.get("accept"), (JSON, HTML)) == HTML:
+            raise SignInNeeded(problem.code, problem.detail, headers=problem.headers) from problem
+        raise
     request.state.answer_headers = rate_headers
     checked: Principal = principal
     return checked

@@ -116,8 +116,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict with an ensemble, also while it is still being trained."""
-    if output is not None:
-        refuse_options("has nothing to print beside --output", {"--json": as_json})
+    refuse_both(output=output, json=as_json)
     inputs = read_inputs(file)
     with connected(url) as client:
         ensemble = _ensemble_of(client.jobs.get(source)) if source.startswith("job_") else client.ensembles.get(source)
@@ -177,6 +176,13 @@ def refuse_options(reason: str, options: dict[str, object]) -> None:
     for name, value in options.items():
         if value not in (None, False):
             raise typer.BadParameter(f"{reason}: leave it out", param_hint=name)
+
+
+def refuse_both(**options: object) -> None:
+    """Ends the command, as wrong usage, where two options were given of which only one can have an effect; both are named."""
+    given = ["--" + name.replace("_", "-") for name, value in options.items() if value not in (None, False)]
+    if len(given) > 1:
+        raise typer.BadParameter("exclude each other: leave one of them out", param_hint=" and ".join(given))
 
 
 def is_file(text: str) -> bool:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli_data import refuse_options
+from service.cli_data import refuse_both
 from service.cli_follow import plan_or_answer
 from service.cli_output import AsJson, Url, connected, fail, print_json, print_table
 from service.cli_refusals import in_words
-from service.cli_requests import PriorityOption, number, override, read_config
+from service.cli_requests import MaxSecondsOption, PriorityOption, number, override, read_config
 
 if TYPE_CHECKING:
     from service.client import Job
@@ -26,6 +26,7 @@ def evaluate(
     config: Annotated[Path | None, typer.Option(help="A JSON file with any settings of the measurement; options win over it.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     priority: PriorityOption = None,
+    max_seconds: MaxSecondsOption = None,
     submit_only: Annotated[
         bool, typer.Option("--submit-only", metavar="", help="Don't wait for the report; `snapcycle show` has it later.")
     ] = False,
@@ -34,12 +35,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure the minima of a train job: how sharp they are, and which share a basin; --json prints the whole report."""
-    if dry_run:
-        refuse_options("has nothing to submit beside --dry-run", {"--submit-only": submit_only})
+    refuse_both(dry_run=dry_run, submit_only=submit_only)
     settings: Json = {} if config is None else read_config(config)
     override(settings, {"max_rows": number(max_rows), "num_lambdas": number(num_lambdas)})
     body: Json = {"kind": "evaluate", "job_id": job_id, "landscape": settings}
-    override(body, {"name": name, "priority": priority})
+    override(body, {"name": name, "priority": priority, "max_seconds": number(max_seconds)})
     with connected(url) as client:
         plan_or_answer(client, body, dry_run=dry_run, submit_only=submit_only, as_json=as_json)
 

@@ -42,15 +42,19 @@ def plan_or_answer(client: "Client", body: "Json", *, dry_run: bool, submit_only
         for _ in job.follow():
             pass
         job = job.refresh()
-        print_json(job.result())
+        answer = job.result()
+        print_json(answer)
     else:
         typer.echo(job.id)
         job = wait_and_show(job)
-        if job.status == "succeeded":
-            ANSWERS[job.data["kind"]](job.result())
+        answer = job.result() if job.status == "succeeded" else {}
+        if answer:
+            ANSWERS[job.data["kind"]](answer)
         else:
             print_job(job)
     exit_as(job)
+    if job.data["kind"] == "range_test" and answer.get("max_lr") is None:
+        raise typer.Exit(FAILURE)  # it has an answer, that there is no rate: a script must not go on with one
 
 
 def follow_to_the_end(job: "Job", *, as_json: bool) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli_data import dataset_of, refuse_options
+from service.cli_data import dataset_of, refuse_both
 from service.cli_follow import follow_to_the_end, print_job, print_plan
 from service.cli_output import AsJson, Url, ago, connected, fail, print_json, print_table, score
-from service.cli_requests import PriorityOption, number, override, parameters, rate, read_config
+from service.cli_requests import MaxSecondsOption, PriorityOption, number, override, parameters, rate, read_config
 
 if TYPE_CHECKING:
     from service.client import Job
@@ -49,6 +49,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="A JSON file with any fields of the request; options win over it.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     priority: PriorityOption = None,
+    max_seconds: MaxSecondsOption = None,
     landscape: Annotated[
         bool, typer.Option("--landscape", metavar="", help="Measure the minima after the last cycle, as `evaluate` does.")
     ] = False,
@@ -58,11 +59,20 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a snapshot ensemble. What is left out gets the service's default; --dry-run shows the whole plan."""
-    if dry_run:
-        refuse_options("has nothing to show beside --dry-run", {"--follow": follow})
+    refuse_both(dry_run=dry_run, follow=follow)
+    refuse_both(minutes=minutes, epochs=epochs)
+    refuse_both(minutes=minutes, epochs_per_cycle=epochs_per_cycle)
     body: Json = {"kind": "train", **({} if config is None else read_config(config))}
     override(
-        body, {"batch_size": number(batch_size), "seed": number(seed), "name": name, "priority": priority, "landscape": landscape or None}
+        body,
+        {
+            "batch_size": number(batch_size),
+            "seed": number(seed),
+            "name": name,
+            "priority": priority,
+            "max_seconds": number(max_seconds),
+            "landscape": landscape or None,
+        },
     )
     override(body.setdefault("model", {"architecture": "mlp"}), {"architecture": architecture, "params": parameters(param)})
     override(body, {"budget": None if minutes is None else {"minutes": number(minutes)}})

@@ -106,3 +106,15 @@ def print_snapshots(snapshots: "list[Json]") -> None:
         for snapshot in snapshots
     ]
     print_table(rows, "snapshot", ">step", ">rate", ">validation", ">test", ">ensemble")
+    if text := left_out_text(snapshots[-1]["ensemble"], len(snapshots)) if snapshots else "":
+        typer.echo(text)
+
+
+def left_out_text(ensemble: "Json", num_snapshots: int) -> str:
+    """Which of the first snapshots the latest ensemble does without, and why; nothing where it has all."""
+    count = num_snapshots - ensemble["members"]
+    if count <= 0:
+        return ""
+    which = "snapshot 1 is" if count == 1 else f"snapshots 1 to {count} are"
+    reason = ensemble.get("reason")
+    return f"{which} left out of the ensemble" + (f": {reason}" if reason else "")

@@ -87,7 +87,7 @@ def api(
     import uvicorn
 
     from service.app import create_app
-    from service.http_protocol import bounded_http
+    from service.http_protocol import IDLE_SECONDS, bounded_http
 
     server = uvicorn.Server(
         uvicorn.Config(
@@ -98,6 +98,7 @@ def api(
             log_config=None,
             access_log=settings.log_level == "DEBUG",
             server_header=False,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=3,  # open event streams are cut; their readers resume by id
         )
     )

@@ -37,7 +37,7 @@ def print_range(result: "Json") -> None:
     for line in curve_lines(sweeps[0], beta=beta, num_sweeps=len(sweeps)):
         typer.echo(line)
     if result["max_lr"] is None:
-        typer.echo(in_words(result["reason"]))
+        typer.echo(f"no rate can be recommended: {in_words(result['reason'])}")
         return
     spread = result["spread_decades"]
     rows = [

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli_data import dataset_of, refuse_options
+from service.cli_data import dataset_of, refuse_both
 from service.cli_follow import plan_or_answer
 from service.cli_output import AsJson, Url, connected
-from service.cli_requests import PriorityOption, number, override, parameters, read_config
+from service.cli_requests import MaxSecondsOption, PriorityOption, number, override, parameters, read_config
 
 if TYPE_CHECKING:
     from service.client_core import Json
@@ -30,6 +30,7 @@ def range_test(
     config: Annotated[Path | None, typer.Option(help="A JSON file with any fields of the request; options win over it.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     priority: PriorityOption = None,
+    max_seconds: MaxSecondsOption = None,
     submit_only: Annotated[
         bool, typer.Option("--submit-only", metavar="", help="Don't wait for the answer; `snapcycle show` has it later.")
     ] = False,
@@ -38,8 +39,7 @@ def range_test(
     as_json: AsJson = False,
 ) -> None:
     """Find the range of useful learning rates for a network and its data; --json prints the whole result with its curves."""
-    if dry_run:
-        refuse_options("has nothing to submit beside --dry-run", {"--submit-only": submit_only})
+    refuse_both(dry_run=dry_run, submit_only=submit_only)
     body: Json = {} if config is None else read_config(config)
     numbers = {"start_lr": start_lr, "end_lr": end_lr, "num_rates": num_rates, "repeats": repeats, "batch_size": batch_size, "seed": seed}
     override(
@@ -49,6 +49,7 @@ def range_test(
             "sweep": sweep,
             "name": name,
             "priority": priority,
+            "max_seconds": number(max_seconds),
             **{option: number(text) for option, text in numbers.items()},
         },
     )

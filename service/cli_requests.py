@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 PriorityOption = Annotated[str | None, typer.Option("--priority", help="low, normal or high: jobs of a higher priority are taken first.")]
 
 
+MaxSecondsOption = Annotated[
+    str | None,
+    typer.Option("--max-seconds", metavar="NUMBER", help="Longest running time; then the job fails, and its snapshots stay usable."),
+]
+
+
 def override(document: "Json", fields: "Json") -> None:
     """Lets options win; a part of the config that is no object goes as it is to the service, which says what it should be."""
     if isinstance(document, dict):

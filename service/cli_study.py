@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli_data import dataset_of, refuse_options
+from service.cli_data import dataset_of, refuse_both
 from service.cli_follow import plan_or_answer
 from service.cli_output import AsJson, Url, connected
-from service.cli_requests import PriorityOption, number, numbers_of, override, parameters, rate, read_config
+from service.cli_requests import MaxSecondsOption, PriorityOption, number, numbers_of, override, parameters, rate, read_config
 
 if TYPE_CHECKING:
     from service.client_core import Json
@@ -37,6 +37,7 @@ def study(
     config: Annotated[Path | None, typer.Option(help="A JSON file with any fields of the request; options win over it.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     priority: PriorityOption = None,
+    max_seconds: MaxSecondsOption = None,
     submit_only: Annotated[
         bool, typer.Option("--submit-only", metavar="", help="Don't wait for the table; `snapcycle show` has it later.")
     ] = False,
@@ -45,8 +46,7 @@ def study(
     as_json: AsJson = False,
 ) -> None:
     """Compare the snapshot ensemble with its controls at one budget, over several seeds; --json prints the whole result."""
-    if dry_run:
-        refuse_options("has nothing to submit beside --dry-run", {"--submit-only": submit_only})
+    refuse_both(dry_run=dry_run, submit_only=submit_only)
     body: Json = {} if config is None else read_config(config)
     body.setdefault("seeds", [0, 1, 2])
     options = {"epochs": epochs, "cycles": cycles, "restart_lr": restart_lr, "batch_size": batch_size}
@@ -56,6 +56,7 @@ def study(
             "kind": "study",
             "name": name,
             "priority": priority,
+            "max_seconds": number(max_seconds),
             "seeds": numbers_of(seeds),
             "arms": None if arms is None else arms.split(","),
         },

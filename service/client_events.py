@@ -1,6 +1,7 @@
 """Where a reader stands in a job's events, so that a lost connection loses none."""
 
 import json
+from collections.abc import Sequence
 
 import httpx2
 
@@ -31,14 +32,31 @@ class EventCursor:
         """Asks a stream to go on where this reader stands."""
         return {"Last-Event-ID": str(self.seq)}
 
-    def page(self) -> Call[list[Json]]:
-        """The next page, for where streams don't get through."""
-        return calls.events(self.job_id, after=self.seq)
+    def page(self, *, behind: Sequence[Json] = ()) -> Call[list[Json]]:
+        """The next page, or the one ``behind`` it, for where streams don't get through."""
+        return calls.events(self.job_id, after=behind[-1]["seq"] if behind else self.seq)
+
+    def settled(self, page: Sequence[Json], later: Sequence[Json], job: Json) -> list[Json]:
+        """The events of a page that may be the last one, as a stream would bring them: an ``end`` only where nothing follows it.
+
+        A job that was extended has an ``end`` for each time it had ended.
+
+        Args:
+            page: A page for which ``may_be_last`` holds.
+            later: The page behind it, asked for after ``job``; empty where the job goes on.
+            job: The job, read after ``page``.
+        """
+        is_over = job["terminal"] and not later
+        if is_over and not page:  # whoever read up to the end, and comes back, is told that it was the end
+            return [{"seq": self.seq, "type": "end", "at": job["finished_at"], "status": job["status"]}]
+        events = [*page, *later]
+        return [event for event in events if event["type"] != "end" or (is_over and event is events[-1])]
 
     def take(self, event: Json) -> bool:
         """Moves past ``event``; False when it was seen before."""
         if event["seq"] <= self.seq:
-            return False
+            self.is_at_end = event["type"] == "end" and event["seq"] == self.seq  # of a stream that was resumed behind its last event
+            return self.is_at_end
         self.seq = event["seq"]
         self._failures = 0
         self.is_at_end = event["type"] == "end"
@@ -61,6 +79,11 @@ class EventCursor:
         if self._failures > MAX_FAILURES:
             raise UnreachableError(url, error) from error
         return float(min(5.0, 0.1 * 2**self._failures))
+
+
+def may_be_last(page: Sequence[Json]) -> bool:
+    """Whether a job's events may end with this page, or have seemed to: it is empty, or has an ``end``."""
+    return not page or any(event["type"] == "end" for event in page)
 
 
 def raise_for_stream(response: httpx2.Response) -> None:

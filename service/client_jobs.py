@@ -10,7 +10,7 @@ import httpx2
 from service import client_calls as calls
 from service import client_figures
 from service.client_core import POLL_SECONDS, JobFailedError, Json
-from service.client_events import EventCursor, has_event, raise_for_stream, read_event
+from service.client_events import EventCursor, has_event, may_be_last, raise_for_stream, read_event
 from service.client_methods import C, JobMethod, Method, Part, of_id
 from service.client_parts import Ensemble
 
@@ -85,6 +85,10 @@ class Job(JobMethods["Client"]):
 
     def _page(self, cursor: EventCursor) -> Iterator[Json]:
         events = self.client.send(cursor.page())
+        if may_be_last(events):
+            job = self.client.send(calls.job(self.id))
+            later = self.client.send(cursor.page(behind=events)) if job["terminal"] else []
+            events = cursor.settled(events, later, job)
         if not events:
             time.sleep(POLL_SECONDS)
         yield from events
@@ -133,6 +137,10 @@ class AsyncJob(JobMethods["AsyncClient"]):
 
     async def _page(self, cursor: EventCursor) -> AsyncIterator[Json]:
         events = await self.client.send(cursor.page())
+        if may_be_last(events):
+            job = await self.client.send(calls.job(self.id))
+            later = await self.client.send(cursor.page(behind=events)) if job["terminal"] else []
+            events = cursor.settled(events, later, job)
         if not events:
             await asyncio.sleep(POLL_SECONDS)
         for event in events:

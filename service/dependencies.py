@@ -19,7 +19,8 @@ from service.memory_pressure import MemoryGauge
 from service.outage import Outage
 from service.predictor import Predictor
 from service.rate_limits import RateLimits
-from service.tenants import DatasetOwners, TenantDatasets, TenantJobStore
+from service.tenant_jobs import TenantJobStore
+from service.tenants import DatasetOwners, TenantDatasets
 from service.uploads import remove_abandoned_uploads
 from worker import failpoints
 from worker.artifacts import ArtifactStore
@@ -29,6 +30,8 @@ from worker.jobs import DEFAULT_TENANT
 from worker.reconciler import run_reconciler
 from worker.settings import Settings
 
+LANE_THREADS = 16
+"""Requests that submit, and requests that read jobs, at a time: two lanes, so that a list never waits behind synced writes."""
 PARSERS = 2
 """Datasets that are parsed at a time: each may take several times its file's size in memory."""
 
@@ -55,6 +58,8 @@ class Services:
     publish: Callable[[str], object]
     outage: Outage
     memory: MemoryGauge
+    writing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(LANE_THREADS))
+    reading: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(LANE_THREADS))
     parsing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PARSERS))
     _views: dict[str, "Services"] = field(default_factory=dict)
     _closing: threading.Event = field(default_factory=threading.Event)

@@ -112,12 +112,16 @@ def dataset_document(manifest: Mapping[str, Any]) -> Dataset:
 def job_ensemble_document(record: JobRecord, snapshots: Sequence[Mapping[str, Any]], dataset: LoadedDataset | None) -> Ensemble:
     """The ensemble that a job's snapshots make, with its metrics after each of them."""
     ensemble_id = ensemble_id_of(record.id)
+    members = [snapshot["id"] for snapshot in member_snapshots(snapshots)]
+    left_out = [snapshot["id"] for snapshot in snapshots if snapshot["id"] not in members]
     return Ensemble(
         id=ensemble_id,
         name=record.name,
         job_id=record.id,
         version=len(snapshots),
-        members=[snapshot["id"] for snapshot in member_snapshots(snapshots)],
+        members=members,
+        left_out=left_out,
+        left_out_reason=((snapshots[-1].get("ensemble") or {}).get("reason") or None) if left_out else None,
         versions=[{"version": index + 1, **snapshot["ensemble"]} for index, snapshot in enumerate(snapshots) if snapshot.get("ensemble")],
         **_described(dataset),
         created_at=record.created_at,
@@ -136,6 +140,8 @@ def chosen_ensemble_document(stored: Mapping[str, Any]) -> Ensemble:
         job_id=None,
         version=1,
         members=members,
+        left_out=[],
+        left_out_reason=None,
         versions=[{"version": 1, "members": len(members)}],
         **stored["described"],
         created_at=stored["created_at"],

@@ -143,12 +143,12 @@ class Stack:
         self.stop()
 
     def watch(self) -> None:
-        """Starts again what has died; a dead worker's job goes to the next one at once."""
+        """Starts again what has died; a dead worker's job goes to the next one at once, and so does the reconcilers' leadership."""
         self._watch_server()
         for child in (self.api, *self.workers):
             pid = child.process.pid if child.process else 0
-            if child.has_died() and child is not self.api:
-                self._give_jobs_on(pid)
+            if child.has_died():
+                self._give_on(pid)
             if child.process is None and time.monotonic() >= child.restart_at:
                 child.launch()
 
@@ -178,8 +178,8 @@ class Stack:
             logger.error("%s", error)  # noqa: TRY400  (it says why; a trace would hide it)
             self._server_retry_at = time.monotonic() + 5
 
-    def _give_jobs_on(self, pid: int) -> None:
-        """Takes its job from the worker that had this process id, rather than wait until its lease has run out."""
+    def _give_on(self, pid: int) -> None:
+        """Takes its job and the leadership from the process that had this id, rather than wait until their leases have run out."""
         from worker.celery_app import create_celery, publish  # Celery, which the launcher rarely needs
         from worker.tasks import worker_id_of
 

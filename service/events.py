@@ -157,11 +157,13 @@ async def follow(hub: EventHub, store: JobStore, job_id: str, after: int) -> Asy
                 live = stack.enter_context(hub.subscription(job_id, after))
                 continue  # reads again what came before the subscription
             async for live_event in _in_sequence(live, after):
-                yield live_event
                 if live_event is not None:
                     after = live_event.seq
-                    if live_event.type == "end":
-                        return
+                    if live_event.type == "end" and await _goes_on(store, job_id, live_event):
+                        continue
+                yield live_event
+                if live_event is not None and live_event.type == "end":
+                    return
 
 
 async def _in_sequence(live: Subscription, after: int) -> AsyncIterator[Event | None]:
@@ -201,9 +203,10 @@ async def _end_behind(store: JobStore, job_id: str, after: int) -> Event | None:
         return None
     if record is None:
         return Event(after, "end", "", {"status": "deleted"})
-    if record.status.is_terminal:
-        return Event(after, "end", record.finished_at or "", {"status": record.status.value})
-    return None
+    end = Event(after, "end", record.finished_at or "", {"status": record.status.value})
+    if not record.status.is_terminal or await _goes_on(store, job_id, end):  # what it did since the last look comes first
+        return None
+    return end
 
 
 def event_document(event: Event) -> dict[str, object]:

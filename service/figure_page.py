@@ -25,7 +25,8 @@ STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:1.5rem
 figure{margin:0 0 2.5rem}h1{font-size:1.4rem}p{color:#656d76}"""
 
 DRAWING_SCRIPT = """// The buttons are named one by one: Plotly's own choice has one that sends the data to its makers.
-for (const holder of document.querySelectorAll("figure[data-source]")) {
+const holders = document.querySelectorAll("figure[data-source]");
+for (const holder of holders) {
   const figure = JSON.parse(document.getElementById(holder.dataset.source).textContent);
   const options = {
     responsive: true,
@@ -34,6 +35,11 @@ for (const holder of document.querySelectorAll("figure[data-source]")) {
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
     toImageButtonOptions: { format: "svg", filename: holder.id },
   };
+  if (holders.length === 1) {  // by itself it has the whole window, and at least the height that it was made for
+    holder.style.margin = "0";
+    holder.style.height = `max(${figure.layout.height}px, 100vh - 3rem)`;
+    delete figure.layout.height;
+  }
   Plotly.newPlot(holder, figure.data, figure.layout, options);
 }
 """

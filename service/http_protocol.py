@@ -16,6 +16,8 @@ from service.errors import Problem, problem_response
 from worker.settings import Settings
 
 MAX_HEAD_BYTES = 64 * 1024
+IDLE_SECONDS = 75
+"""How long an idle connection stays open: longer than load balancers keep one (60 s is usual), which else send requests into its end."""
 END_STREAMS = "end_streams"
 """Key of the lifespan's state: the function that ends the event streams."""
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from clr.config import ScheduleConfig
 from clr.schedules import ScheduleError, build_schedule
-from service.cli_output import score
+from service.cli_output import left_out_text, score
 from service.client_core import Json
 
 
@@ -123,7 +123,9 @@ def snapshot_line(snapshot: Json, *, num_cycles: int) -> str:
     alone = score(snapshot["metrics"]["validation"])
     together = score(ensemble["validation"])
     members = f"{ensemble['members']} member{'s' if ensemble['members'] > 1 else ''}"
-    return f"snapshot {snapshot['cycle'] + 1} of {num_cycles}: validation {alone}; ensemble of {members}: {together}"
+    left_out = left_out_text(ensemble, snapshot["cycle"] + 1)
+    line = f"snapshot {snapshot['cycle'] + 1} of {num_cycles}: validation {alone}; ensemble of {members}: {together}"
+    return f"{line} ({left_out})" if left_out else line
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from service.dependencies import Services
 from service.errors import Problem, invalid_field
 from service.idempotency import body_hash
 from worker.amendments import amended, list_amendments, with_cycles
+from worker.failpoints import failpoint
 from worker.job_specs import TrainSpec
 from worker.job_store import ExtendedMeanwhile, InvalidState, JobMissing, JobStore
 from worker.jobs import JobKind, JobRecord, JobStatus, allowed_actions
@@ -34,6 +35,7 @@ def extend_job(services: Services, store: JobStore, job_id: str, cycles: int, ke
             return True
         _check(record)
         spec = _longer_spec(services, store, record, cycles)
+        failpoint("extend.checked")
         try:
             return store.extend(
                 record,

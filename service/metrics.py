@@ -1,18 +1,24 @@
 """What Prometheus reads: sums over all tenants, and no name, id or key of anyone.
 
-Requests are counted here, in each API process; the rest is looked up when it is asked for, from the stores that all processes share.
+Requests and predictions are counted here; the rest is looked up when it is asked for, from the stores that all processes share. Where
+several API processes serve one address, each writes its counts into the files of ``service.shared_counts``, and whichever is asked sums
+all of them.
 """
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.shared_counts import VARIABLE
 from worker.artifacts import ArtifactError, ArtifactStore
 from worker.job_store import JobStore, StoreUnavailable
 from worker.jobs import JobStatus
@@ -21,6 +27,14 @@ from worker.quarantine import FOLDER as QUARANTINE
 logger = logging.getLogger(__name__)
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+PREDICTION_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
+PREDICTING = ("/predict", "/infer")
+"""Ends of the routes that predict."""
+
+OK = 200
+RECOVERY_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+"""Bounds that worker/lua/prelude.lua counts by."""
+
 UNKNOWN_PATH = "unknown"
 """Route of the requests that no route takes: their paths are anyone's to choose, and would fill the memory."""
 
@@ -33,6 +47,12 @@ class RequestCounts:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         labels = ("method", "route", "status")
+        self._predictions = Histogram(
+            "snapcycle_prediction_seconds",
+            "From the headers of a request for predictions to the end of its answer.",
+            buckets=PREDICTION_SECONDS,
+            registry=self.registry,
+        )
         self._requests = Counter("snapcycle_requests", "Answered requests.", labels, registry=self.registry)
         self._seconds = Histogram(
             "snapcycle_request_seconds",
@@ -46,6 +66,16 @@ class RequestCounts:
         """Counts one."""
         self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+        if status == OK and route.endswith(PREDICTING):
+            self._predictions.observe(seconds)
+
+    def exposition(self) -> bytes:
+        """The counts in Prometheus' text format: of all processes, where they share them."""
+        if os.environ.get(VARIABLE) is None:
+            return generate_latest(self.registry)
+        shared = CollectorRegistry()
+        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]  # the library has no types here
+        return generate_latest(shared)
 
 
 class CountRequests:
@@ -119,12 +149,26 @@ class ServiceState(Collector):
             ("fenced_commits", "Snapshots that a worker without the job's lease tried to commit."),
         ):
             yield CounterMetricFamily(f"snapcycle_{name}", text, value=counted.get(name, 0))
+        yield _recoveries(counted)
         if ratio is not None:
             yield GaugeMetricFamily("snapcycle_redis_memory_ratio", "used_memory / maxmemory of Redis.", value=ratio)
+
+
+def _recoveries(counted: dict[str, int]) -> HistogramMetricFamily:
+    """The histogram that the job store's scripts have counted."""
+    numbers = [counted.get(f"recovery_le_{bound}", 0) for bound in (*RECOVERY_SECONDS, "inf")]
+    bounds = (*(f"{bound:.1f}" for bound in RECOVERY_SECONDS), "+Inf")
+    text = "From the end of a lost worker's lease, or of a crashed trainer, to the job's next claim."
+    return HistogramMetricFamily(
+        "snapcycle_recovery_seconds",
+        text,
+        buckets=list(zip(bounds, accumulate(numbers), strict=True)),
+        sum_value=counted.get("recovery_ms", 0) / 1000,
+    )
 
 
 def exposition(counts: RequestCounts, store: JobStore, artifacts: ArtifactStore) -> bytes:
     """All metrics in Prometheus' text format."""
     state = CollectorRegistry()
     state.register(ServiceState(store, artifacts))
-    return generate_latest(counts.registry) + generate_latest(state)
+    return counts.exposition() + generate_latest(state)

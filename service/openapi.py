@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.field_descriptions import describe_fields
 from service.key_schemas import ApiKeyRequest
 from service.output_schemas import RangeTestOutput, TrainOutput
 from service.request_schemas import (
@@ -97,6 +98,7 @@ def install_openapi(app: FastAPI) -> None:
             document["components"]["schemas"] = {**inputs.get("$defs", {}), **outputs.get("$defs", {}), **schemas}
             document["components"]["securitySchemes"] = SECURITY_SCHEMES
             document["security"] = [*({name: []} for name in SECURITY_SCHEMES), {}]
+            describe_fields(document)
             app.openapi_schema = document
         return app.openapi_schema
 

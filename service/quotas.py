@@ -6,7 +6,6 @@ Counted before something is made, so requests that arrive together may pass a li
 from service.dependencies import Services
 from service.errors import Problem
 from worker.job_store import JobStore
-from worker.jobs import JobStatus
 
 
 def check_queue_quota(services: Services, store: JobStore) -> None:
@@ -14,9 +13,10 @@ def check_queue_quota(services: Services, store: JobStore) -> None:
 
     Raises:
         Problem: It has as many as one may have.
+        StoreUnavailable: The job store is away, or its jobs are being read back.
     """
     limit = services.settings.max_queued_jobs
-    waiting = store.counts(tenant=services.tenant)[JobStatus.QUEUED]
+    waiting = store.num_queued(tenant=services.tenant)
     if waiting >= limit:
         detail = f"{waiting} jobs wait, and a tenant may have at most {limit}: wait until some have run, or cancel some"
         raise Problem("quota_exceeded", detail, extra={"queued_jobs": waiting, "limit_queued_jobs": limit})

@@ -216,6 +216,8 @@ class Ensemble(Document):
     job_id: str | None
     version: int = Field(description="Grows by one with every snapshot; 0 before the first.")
     members: list[str]
+    left_out: list[str] = Field(description="Snapshots of the job that its latest version does without, by id.")
+    left_out_reason: str | None = Field(description="Why they are left out; null where none is.")
     versions: list[Json]
     task: str | None
     input_shape: list[int] | None

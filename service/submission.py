@@ -1,13 +1,14 @@
 """From the body of ``POST /v1/jobs`` to a durable job. Everything is checked before anything is made."""
 
 import logging
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 from service.checked_jobs import CheckedJob, Submission, allowed_seconds
 from service.dependencies import Services
 from service.errors import invalid
 from service.evaluate_submission import check_evaluation
-from service.idempotency import Made, body_hash
+from service.idempotency import body_hash
 from service.json_bodies import validated
 from service.quotas import check_queue_quota
 from service.range_test_submission import check_range_test
@@ -23,6 +24,14 @@ from worker.records import job_prefix, spec_key, write_document
 from worker.studies import advance_study, cancel_stray_runs
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A durable job, and whether an earlier request with the same key had made it."""
+
+    record: JobRecord
+    replayed: bool
 
 
 def read_request(document: Any) -> JobRequest:
@@ -58,7 +67,7 @@ def check_job(services: Services, request: JobRequest) -> CheckedJob:
             assert_never(request)
 
 
-def submit_job(services: Services, store: JobStore, document: Any, key: str | None) -> Made:
+def submit_job(services: Services, store: JobStore, document: Any, key: str | None) -> Submitted:
     """Makes the job durable: its spec in the artifact store, then its record in Redis.
 
     When the answer of Redis is lost the spec stays, since the job may exist. Without a record nothing reads it, until Redis has to be
@@ -70,14 +79,14 @@ def submit_job(services: Services, store: JobStore, document: Any, key: str | No
     """
     request = read_request(document)
     body_sha256 = body_hash(document)
-    if key is not None and (known := store.find_submission(key, body_sha256, tenant=services.tenant)) is not None:
-        return Made(known, replayed=True)
+    known = store.find_submission(key, body_sha256, tenant=services.tenant) if key is not None else None
+    if known is not None and (record := store.get(known)) is not None:
+        return Submitted(record, replayed=True)
     services.memory.check()
-    check_queue_quota(services, store)
     spec = check_job(services, request).spec(
         Submission(key, body_sha256, services.tenant, request.priority, allowed_seconds(services, request))
     )
-    store.check_complete()  # finds a server that is away, or whose jobs are being read back, before the spec is written
+    check_queue_quota(services, store)  # finds a server, too, that is away, or whose jobs are being read back, before the spec is written
     failpoint("submit.checked")
     write_document(services.artifacts, spec_key(spec.id), spec.model_dump(mode="json"))
     failpoint("submit.spec_stored")
@@ -89,7 +98,7 @@ def submit_job(services: Services, store: JobStore, document: Any, key: str | No
     failpoint("submit.recorded")
     if result.replayed:
         services.artifacts.delete_prefix(job_prefix(spec.id))
-    return Made(result.job_id, replayed=result.replayed)
+    return Submitted(result.record, result.replayed)
 
 
 def announce(services: Services, record: JobRecord) -> None:

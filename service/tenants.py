@@ -1,11 +1,8 @@
-"""The stores as one tenant sees them: what belongs to another one isn't there. Routes get nothing else, so this is the only place.
+"""The datasets as one tenant sees them: what belongs to another one isn't there. Routes get nothing else.
 
-A foreign id and an unknown one take the same way through a route, and so have the same answer.
+A foreign id and an unknown one take the same way through a route, and so have the same answer. The jobs: ``service.tenant_jobs``.
 """
 
-import builtins
-from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +11,7 @@ from clr.datasets import Dataset
 from service.dataset_cache import DatasetCache
 from worker.artifacts import ArtifactStore
 from worker.dataset_store import DatasetPage, delete_dataset, get_dataset, list_datasets, put_dataset
-from worker.job_queries import Event, Metrics, Page
-from worker.job_store import JobMissing, JobStore
-from worker.jobs import DEFAULT_TENANT, Action, JobKind, JobRecord, JobStatus
-
-REMEMBERED_JOBS = 10_000
+from worker.jobs import DEFAULT_TENANT
 
 Json = dict[str, Any]
 
@@ -26,85 +19,6 @@ Json = dict[str, Any]
 def tenant_of(document: Json) -> str:
     """Whose a stored document is; what was made before there were tenants is the default one's."""
     return str(document.get("tenant", DEFAULT_TENANT))
-
-
-class TenantJobStore(JobStore):
-    """The job store without the jobs of other tenants.
-
-    Args:
-        store: All jobs.
-        tenant: Whose are seen.
-    """
-
-    def __init__(self, store: JobStore, tenant: str) -> None:
-        super().__init__(store._redis, prefix=store._prefix)
-        self.tenant = tenant
-        self._own: OrderedDict[str, None] = OrderedDict()
-
-    def get(self, job_id: str) -> JobRecord | None:
-        """The job as it is now; None where there is none of this id."""
-        record = super().get(job_id)
-        if record is None:
-            return None
-        if record.tenant != self.tenant:
-            self.check_complete()  # as for an unknown id
-            return None
-        self._own[job_id] = None
-        while len(self._own) > REMEMBERED_JOBS:
-            self._own.popitem(last=False)
-        return record
-
-    def list(
-        self,
-        *,
-        tenant: str | None = None,
-        status: JobStatus | None = None,
-        kind: JobKind | None = None,
-        after: str | None = None,
-        before: str | None = None,
-        limit: int = 20,
-        order: Literal["asc", "desc"] = "desc",
-    ) -> Page:
-        """A page of this tenant's jobs."""
-        assert tenant in (None, self.tenant), "a view has one tenant"
-        return super().list(tenant=self.tenant, status=status, kind=kind, after=after, before=before, limit=limit, order=order)
-
-    def counts(self, *, tenant: str | None = None) -> dict[JobStatus, int]:
-        """The number of this tenant's jobs in each state."""
-        assert tenant in (None, self.tenant), "a view has one tenant"
-        return super().counts(tenant=self.tenant)
-
-    def snapshots(self, job_id: str) -> builtins.list[Json]:
-        """The manifests of the committed snapshots, in the order of their cycles."""
-        return super().snapshots(job_id) if self._sees(job_id) else []
-
-    def snapshot(self, snapshot_id: str) -> Json | None:
-        """The manifest of a committed snapshot; None where there is none of this id."""
-        manifest = super().snapshot(snapshot_id)
-        return manifest if manifest is not None and self._sees(manifest["job_id"]) else None
-
-    def metrics(self, job_id: str) -> Metrics:
-        """The metric rows so far."""
-        found = super().metrics(job_id)
-        return found if self._sees(job_id) else Metrics(found.columns, [])
-
-    def events(self, job_id: str, after: int = 0, limit: int = 100, types: Sequence[str] | None = None) -> builtins.list[Event]:
-        """The first ``limit`` events with a number > ``after``."""
-        return super().events(job_id, after, limit, types) if self._sees(job_id) else []
-
-    def request(self, job_id: str, action: Action) -> JobRecord:
-        """Asks a job for a change.
-
-        Raises:
-            JobMissing: There is no such job.
-        """
-        if not self._sees(job_id):
-            raise JobMissing(f"there is no job {job_id}")
-        return super().request(job_id, action)
-
-    def _sees(self, job_id: str) -> bool:
-        """Whether the job is this tenant's; whose it is never changes."""
-        return job_id in self._own or self.get(job_id) is not None
 
 
 @dataclass(frozen=True)

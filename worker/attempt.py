@@ -5,12 +5,12 @@ Every method that writes can be repeated after the store was away, and raises ``
 
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from worker.amendments import amended, num_extensions
 from worker.artifacts import ArtifactUnavailable, StoreFull
+from worker.attempt_documents import DRAINED, progress_documents, seconds_drained, without_gap
 from worker.failpoints import failpoint
 from worker.job_artifacts import JobArtifacts
 from worker.job_specs import JobSpec, TrainSpec
@@ -21,6 +21,7 @@ from worker.protocol import (
     Failed,
     HistoryRows,
     PhaseEntered,
+    PrecisionChosen,
     Progress,
     RateFound,
     Replanned,
@@ -34,10 +35,6 @@ from worker.protocol import (
 from worker.results import best_snapshot, result_document
 
 logger = logging.getLogger(__name__)
-
-
-MOMENTARY = ("learning_rate", "train_loss", "phase_fraction")
-"""Members of a progress event that the record's progress lacks."""
 
 
 class FencedError(Exception):
@@ -81,7 +78,7 @@ class Attempt:
             spec = spec.with_max_lr(self._rate["max_lr"])
         dataset_path = self._artifacts.dataset_path(spec.dataset_id)
         lost = self._artifacts.lost_snapshots() if isinstance(spec, TrainSpec) else []
-        num_snapshots = _without_gap(self._artifacts.snapshots())
+        num_snapshots = without_gap(self._artifacts.snapshots())
         found = self._artifacts.checkpoints(num_snapshots=num_snapshots)
         self._warnings = [*lost, *found.passed_over]
         if found.passed_over and not found.paths:
@@ -97,6 +94,7 @@ class Attempt:
             checkpoint_seconds=checkpoint_seconds,
             files={name: str(path) for name, path in inputs.files.items()},
             documents=inputs.documents,
+            seconds_drained=seconds_drained(self._store.get(self._job_id)),
         )
 
     def recall(self) -> None:
@@ -118,7 +116,7 @@ class Attempt:
         record = self._store.get(self._job_id)
         if record is not None and record.epoch == self._epoch:
             fields = {"epoch": record.epoch, "attempt": record.attempt, "owner": record.owner, "at": now_rfc3339()}
-            self._artifacts.put_attempt(fields | {"started_at": record.started_at})
+            self._artifacts.put_attempt(fields | {"started_at": record.started_at, "seconds_run": self._seconds_before})
 
     def read_clock(self) -> None:
         """Reads how long the job has run before this attempt."""
@@ -193,11 +191,15 @@ class Attempt:
         self._num_reported_rows = len(self._rows)
         self.report_warning(message)
 
-    def commit_rate(self, found: RateFound) -> None:
-        """Makes the rate that the job has found durable, then tells it, and the config that has it."""
+    def commit_choice(self, chosen: RateFound | PrecisionChosen) -> None:
+        """Tells the config with what the job has measured. A rate is made durable first; a precision is so by the next checkpoint."""
+        if isinstance(chosen, PrecisionChosen):
+            self._config = chosen.config
+            self._ensure(self._store.report(self._job_id, self._epoch, resolved_config=self._config))
+            return
         self.check_ours()
-        self._rate = found.model_dump(mode="json", include={"max_lr", "epochs", "result"})
-        self._config = found.config
+        self._rate = chosen.model_dump(mode="json", include={"max_lr", "epochs", "result"})
+        self._config = chosen.config
         self._artifacts.put_learning_rate(self._rate)
         failpoint("rate.stored")
         event = ("learning_rate", self._rate)
@@ -212,7 +214,7 @@ class Attempt:
         """Tells the latest progress, phase and rows, if there are any; a job that is stopping stays in that phase."""
         rows = self._rows[self._num_reported_rows :]
         phase = None if is_stopping else self._phase
-        progress, event = _progress_documents(self._progress) if self._progress else (None, None)
+        progress, event = progress_documents(self._progress) if self._progress else (None, None)
         if rows or phase or progress:
             self._ensure(self._store.report(self._job_id, self._epoch, progress=progress, event=event, phase=phase, metrics_rows=rows))
         self._num_reported_rows += len(rows)
@@ -244,7 +246,7 @@ class Attempt:
         """
         self.check_dataset()
         self.check_ours()  # it removes older checkpoints, which may be all that a later claim has
-        num_snapshots = _without_gap(self._snapshots)
+        num_snapshots = without_gap(self._snapshots)
         self._artifacts.put_checkpoint(staged, directory, num_snapshots=num_snapshots, seconds_run=self.seconds_run)
         self._ensure(self._store.report(self._job_id, self._epoch, checkpoint_step=staged.step))
         failpoint("checkpoint.reported")
@@ -273,7 +275,7 @@ class Attempt:
 
     def release(self) -> None:
         """Gives the job back: to the queue, or paused where that was asked."""
-        self._ensure(self._store.release(self._job_id, self._epoch, "drained"))
+        self._ensure(self._store.release(self._job_id, self._epoch, DRAINED))
         failpoint("release.recorded")
         try:
             self._artifacts.file_amendments(self._store)
@@ -321,14 +323,3 @@ class Attempt:
         if self._spec.max_lr_from is not None:
             rate = {"max_lr": self._spec.config.schedule.max_lr, "from_job": self._spec.max_lr_from}
         return {"learning_rate": rate, "plan": self._plan}
-
-
-def _without_gap(snapshots: Mapping[int, object]) -> int:
-    """How many snapshots there are from cycle 0 on, up to the first that is missing."""
-    return next(cycle for cycle in range(len(snapshots) + 1) if cycle not in snapshots)
-
-
-def _progress_documents(progress: Progress) -> tuple[dict[str, Any], tuple[str, dict[str, Any]]]:
-    """The record's progress, and the event, which has besides what holds for that moment alone."""
-    data = progress.model_dump(exclude={"type"}) | {"fraction": progress.step / progress.steps if progress.steps else 0.0}
-    return {name: value for name, value in data.items() if name not in MOMENTARY}, ("progress", data)

@@ -11,6 +11,8 @@ from typing import BinaryIO
 from worker.failpoints import failpoint
 
 CHUNK_BYTES = 2**20
+THREADS = 8
+"""Directories that are put on the disk at the same time, for all writers together."""
 DRAFT_MARK = "#"
 """Stands, with a number after it, at the end of the names of files that are being written; obstore doesn't list those."""
 
@@ -20,7 +22,8 @@ class DurableFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="fsync")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fsync")
+        self._durable_folders: set[tuple[str, int]] = set()
 
     def create(self, name: str, data: bytes | Path) -> str:
         """Writes a file that didn't exist, with its directories, and returns its content's sha256.
@@ -32,7 +35,6 @@ class DurableFiles:
             OSError: It could not be written; the name isn't taken.
         """
         path = self._root / name
-        directories = [path.parent, *path.parent.parents][: name.count("/") + 1]  # up to the root
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}{DRAFT_MARK}{secrets.randbits(63)}")
         try:
@@ -46,8 +48,7 @@ class DurableFiles:
                 failpoint("file.linked")
             finally:
                 # Also where the file or a directory was there already: its maker may not have come to this yet.
-                # All at the same time, because the disk then flushes its cache about once and not for each.
-                list(self._threads.map(_fsync_directory, directories))
+                self._sync_parents(path)
         finally:
             draft.unlink(missing_ok=True)
         return sha256
@@ -61,8 +62,21 @@ class DurableFiles:
         path, target = self._root / name, self._root / to
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
-        parents = [target.parent, *target.parent.parents][: to.count("/") + 1]
-        list(self._threads.map(_fsync_directory, [path.parent, *parents]))
+        self._sync_parents(target, path.parent)
+
+    def _sync_parents(self, path: Path, *others: Path) -> None:
+        """Puts the names of a file and of its directories on the disk, and other directories.
+
+        All at the same time, because the disk then flushes its cache about once and not for each. The root only as long as its folder
+        (jobs, datasets, …) is new: nobody removes those, and its inode tells the same folder from one that was put back by hand.
+        """
+        parents = [path.parent, *path.parent.parents][: len(path.relative_to(self._root).parts)]
+        folder = (parents[-2].name, parents[-2].stat().st_ino) if len(parents) > 1 else None
+        if folder in self._durable_folders:
+            parents.pop()  # the root
+        list(self._threads.map(_fsync_directory, [*parents, *others]))
+        if folder is not None:
+            self._durable_folders.add(folder)
 
 
 def sha256_of(data: bytes | Path) -> str:

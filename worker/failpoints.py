@@ -66,6 +66,9 @@ POINTS: Mapping[str, Seam] = MappingProxyType({
     "message.before_send": Seam.FILE,
     "message.sent": Seam.FILE,
     "request.recorded": Seam.REDIS,
+    "resume.recorded": Seam.REDIS,
+    "extend.checked": Seam.ARTIFACTS,
+    "extend.recorded": Seam.REDIS,
     # Every object of a directory store.
     "file.draft_written": Seam.FILE,
     "file.linked": Seam.FILE,
@@ -91,6 +94,8 @@ POINTS: Mapping[str, Seam] = MappingProxyType({
     "checkpoint.reported": Seam.REDIS,
     # The end of an attempt.
     "result.before": Seam.ARTIFACTS,
+    "result.earlier_kept": Seam.ARTIFACTS,
+    "result.earlier_removed": Seam.ARTIFACTS,
     "result.stored": Seam.ARTIFACTS,
     "finish.recorded": Seam.REDIS,
     "release.recorded": Seam.REDIS,

@@ -66,7 +66,7 @@ class Fleet:
         return cast(str, self._scripts.run("requeue_expired", job_id, max_crashes))
 
     def expire_owner(self, owner: str) -> list[str]:
-        """Ends the leases of a worker that is known to be dead, and returns its jobs."""
+        """Ends the leases of a process that is known to be dead, that of the leader too, and returns its jobs."""
         return cast(list[str], self._scripts.run("expire_owner", owner))
 
     def unfiled(self) -> list[str]:

@@ -58,7 +58,7 @@ class JobQueries:
     def get(self, job_id: str) -> JobRecord | None:
         """The job as it is now; None where there is none of this id."""
         answer = self._scripts.run("get", job_id)
-        return None if answer is None else _record(*answer)
+        return None if answer is None else job_record(*answer)
 
     def list(
         self,
@@ -89,7 +89,7 @@ class JobQueries:
         start, end = ("(" + bound if bound else None for bound in (first, last))
         lower, upper = (end or "-", start or "+") if descending else (start or "-", end or "+")
         found = self._scripts.run("list", tenant or "*", kind or "*", status or "*", lower, upper, int(descending), limit + 1)
-        records = [_record(*entry) for entry in found[:limit]]
+        records = [job_record(*entry) for entry in found[:limit]]
         return Page(records[::-1] if backwards else records, len(found) > limit)
 
     def counts(self, *, tenant: str | None = None) -> dict[JobStatus, int]:
@@ -98,6 +98,16 @@ class JobQueries:
             for status in JobStatus:
                 pipeline.zcard(f"{self._prefix}jobs:{tenant or '*'}:*:{status}")
             return dict(zip(JobStatus, pipeline.execute(), strict=True))
+
+    def num_queued(self, *, tenant: str | None = None) -> int:
+        """The number of jobs that wait, of one tenant or of all; finds out, too, whether the server answers and has all jobs."""
+        with translated_errors(), self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zcard(f"{self._prefix}jobs:{tenant or '*'}:*:{JobStatus.QUEUED}")
+            pipeline.exists(f"{self._prefix}generation")
+            num_jobs, is_complete = pipeline.execute()
+        if not is_complete:
+            raise StoreUnavailable(INCOMPLETE)
+        return int(num_jobs)
 
     def requested_action(self, job_id: str) -> Action | None:
         """What someone asked of a running job; a cheap read, for polls between beats."""
@@ -190,8 +200,8 @@ def _event(entry_id: str, fields: dict[str, str]) -> Event:
     return Event(int(entry_id.partition("-")[0]), fields["type"], rfc3339(int(fields["at"])), orjson.loads(fields["data"]))
 
 
-def _record(flat_fields: list[str], transitions: list[str], num_before: int | None) -> JobRecord:
-    """Reads the job's hash; every field that a new job doesn't have may be absent."""
+def job_record(flat_fields: list[str], transitions: list[str], num_before: int | None) -> JobRecord:
+    """A job from what the scripts answer; every field that a new job doesn't have may be absent."""
     fields = dict(zip(flat_fields[::2], flat_fields[1::2], strict=True))
 
     def document(name: str) -> Any:

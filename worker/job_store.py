@@ -31,10 +31,10 @@ from worker.job_errors import (
     RunInUse,
     StudyOver,
 )
-from worker.job_queries import METRIC_COLUMNS, Event, Metrics, Page
+from worker.job_queries import METRIC_COLUMNS, Event, Metrics, Page, job_record
 from worker.job_specs import JobSpec
 from worker.job_verbs import JobVerbs
-from worker.jobs import DEFAULT_TENANT, IDEMPOTENCY_SECONDS, Action, JobKind, Phase, TerminalStatus, key_sha256
+from worker.jobs import DEFAULT_TENANT, IDEMPOTENCY_SECONDS, Action, JobKind, JobRecord, Phase, TerminalStatus, key_sha256
 from worker.redis_connection import JobStoreError, StoreUnavailable
 from worker.restoration import Restoration
 from worker.results import end_reason, snapshot_event
@@ -69,10 +69,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SubmitResult:
-    """The job that a submission made, now or, where ``replayed``, the first time it was sent."""
+    """The job that a submission made, now or, where ``replayed``, the first time it was sent; ``record`` is that job as it is now."""
 
     job_id: str
     replayed: bool
+    record: JobRecord
 
 
 @dataclass(frozen=True)
@@ -148,14 +149,14 @@ class JobStore(JobVerbs, RunQueries, Fleet, Restoration):
         key = key_sha256(idempotency_key) if idempotency_key else ""
         study = spec.parent_id or "" if spec.kind is JobKind.TRAIN else ""
         heads = (spec.id, spec.kind, spec.dataset_id, key, body_sha256, IDEMPOTENCY_SECONDS, int(spec.waits_for_runs), study, spec.tenant)
-        result, answer = self._scripts.run("submit", *heads, *_flat(spec.record_fields()))
+        result, answer, *record = self._scripts.run("submit", *heads, *_flat(spec.record_fields()))
         if result == "mismatch":
             raise IdempotencyMismatch(answer)
         if result == "dataset_gone":
             raise DatasetGone(f"dataset {spec.dataset_id} was deleted: choose another one")
         if result == "study_over":
             raise StudyOver(f"study {answer} has ended: its runs are not needed any more")
-        return SubmitResult(answer, replayed=result == "replayed")
+        return SubmitResult(answer, replayed=result == "replayed", record=job_record(*record[0]))
 
     def wake(self, job_id: str, reason: str) -> bool:
         """Queues a job that has waited for its own runs; False where it doesn't wait any more. Publish its message then."""

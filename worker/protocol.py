@@ -46,6 +46,7 @@ class TrainerJob(Line):
     checkpoint_seconds: float
     files: Mapping[str, str] = {}  # further files by names of the kind's own, verified (see worker.job_inputs)
     documents: Mapping[str, Json] = {}  # what the kind needs to know of other jobs, by names of its own
+    seconds_drained: float = 0.0  # running time of earlier attempts that were drained or paused, whether they left a checkpoint or not
 
 
 class StopRequest(Line):
@@ -142,6 +143,14 @@ class RateFound(Line):
     config: Json  # the run's, with the number
 
 
+class PrecisionChosen(Line):
+    """Whether bf16 pays here was measured before the first step. A checkpoint with the choice follows that step."""
+
+    type: Literal["precision"] = "precision"
+    check: Json  # clr.precision.PrecisionCheck
+    config: Json  # the run's, with the choice
+
+
 class Replanned(Line):
     """The plan of the run has changed; later progress tells the new length."""
 
@@ -216,6 +225,7 @@ Message = Annotated[
     | HistoryRows
     | RolledBack
     | RateFound
+    | PrecisionChosen
     | Replanned
     | SnapshotStaged
     | CheckpointStaged

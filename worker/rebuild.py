@@ -1,8 +1,9 @@
 """Reads all jobs back from the artifact store, which is the truth, into a database that has lost them."""
 
 import logging
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -24,8 +25,15 @@ BATCH = 100
 
 STANDING_BATCH = 1000
 
+SECOND_LOOK_SECONDS = 1.0
+"""A submission's spec is stored some milliseconds before Redis knows it: what is missing a second time is lost."""
 
-def rebuild(store: JobStore, artifacts: ArtifactStore, *, may_go_on: Callable[[], bool] = lambda: True) -> int | None:
+MayGoOn = Callable[[], bool]
+SubmissionKey = tuple[str, str]
+"""Tenant, and hash of the Idempotency-Key."""
+
+
+def rebuild(store: JobStore, artifacts: ArtifactStore, *, may_go_on: MayGoOn = lambda: True) -> int | None:
     """Restores every stored job that the database lacks, and then declares it complete.
 
     Args:
@@ -39,14 +47,81 @@ def rebuild(store: JobStore, artifacts: ArtifactStore, *, may_go_on: Callable[[]
     token = store.begin_rebuild()
     if token is None:
         return None
-    failpoint("rebuild.begun")
     folders = job_folders(artifacts)
-    job_ids = sorted(job_id for job_id, names in folders.items() if "spec.json" in names and DELETED not in names)
     for job_id in sorted(job_id for job_id, names in folders.items() if not {"spec.json", DELETED} & names):
         logger.error("job %s: its spec is lost, so it cannot be restored; what else there is of it stays in the artifact store", job_id)
+    num_restored = _read_back(store, artifacts, token, folders, may_go_on=may_go_on, others=lambda _: None)
+    if num_restored:
+        logger.warning("Redis had lost its data: %d jobs were restored from the artifact store", num_restored)
+    return num_restored
+
+
+def recheck(
+    store: JobStore, artifacts: ArtifactStore, *, may_go_on: MayGoOn = lambda: True, wait: Callable[[float], object] = time.sleep
+) -> list[str] | None:
+    """Reads back the stored jobs that a database lacks though it says that it has all; returns their ids.
+
+    A server comes back without its latest writes where the end of its log was lost, or a replica took over that lagged behind. And a
+    process dies between the spec of a submission and its record. Meanwhile the database answers for no job that it lacks.
+
+    Args:
+        store: The job store.
+        artifacts: The artifact store.
+        may_go_on: As for ``rebuild``.
+        wait: Lets the seconds pass after which a submission that was under way has come to its end.
+
+    Returns:
+        None where the jobs were not read back to the end: a rebuild has to follow.
+    """
+    missing = _missing(store, [name for name in artifacts.list_names("jobs") if is_id("job", name)])
+    if missing:
+        wait(SECOND_LOOK_SECONDS)
+        missing = _missing(store, missing)
+    folders = {job_id: set(_names(artifacts, job_id)) for job_id in missing}
+    lost = sorted(job_id for job_id, names in folders.items() if "spec.json" in names and DELETED not in names)
+    if not lost:
+        return []
+    logger.error("Redis lacks %d jobs that are stored, such as %s: they are read back", len(lost), lost[0])
+    token = store.doubt()
+    if token is None:
+        return None
+    found = {job_id: folders[job_id] for job_id in lost}
+    return None if _read_back(store, artifacts, token, found, may_go_on=may_go_on, others=store.submission_of) is None else lost
+
+
+def _missing(store: JobStore, job_ids: Sequence[str]) -> list[str]:
+    """Those that the database doesn't have."""
+    missing: list[str] = []
+    for start in range(0, len(job_ids), STANDING_BATCH):
+        batch = job_ids[start : start + STANDING_BATCH]
+        missing += [job_id for job_id, stands in zip(batch, store.standing(batch), strict=True) if stands is None]
+    return missing
+
+
+def _read_back(
+    store: JobStore,
+    artifacts: ArtifactStore,
+    token: str,
+    folders: Mapping[str, set[str]],
+    *,
+    may_go_on: MayGoOn,
+    others: Callable[[SubmissionKey], str | None],
+) -> int | None:
+    """Restores these jobs and ends the rebuild; returns how many were restored, or None where the token is out of date.
+
+    Args:
+        store: The job store.
+        artifacts: The artifact store.
+        token: That of the rebuild.
+        folders: The names of each job's objects.
+        may_go_on: As for ``rebuild``.
+        others: The job that the database has for the key of a submission.
+    """
+    failpoint("rebuild.begun")
+    job_ids = sorted(job_id for job_id, names in folders.items() if "spec.json" in names and DELETED not in names)
     outcomes: list[str] = []
     with ThreadPoolExecutor(READERS, thread_name_prefix="rebuild") as readers:
-        abandoned = _abandoned(artifacts, readers, {job_id: folders[job_id] for job_id in job_ids})
+        abandoned = _abandoned(artifacts, readers, {job_id: folders[job_id] for job_id in job_ids}, others)
         for job_id in abandoned:
             logger.warning("job %s: removed, since its submission was repeated under another id before anyone had its answer", job_id)
             artifacts.delete_prefix(records.job_prefix(job_id))
@@ -60,29 +135,7 @@ def rebuild(store: JobStore, artifacts: ArtifactStore, *, may_go_on: Callable[[]
     if "void" in outcomes or not store.end_rebuild(token):
         return None
     failpoint("rebuild.ended")
-    num_restored = outcomes.count("restored")
-    if num_restored:
-        logger.warning("Redis had lost its data: %d jobs were restored from the artifact store", num_restored)
-    return num_restored
-
-
-def recheck(store: JobStore, artifacts: ArtifactStore) -> list[str]:
-    """Puts a database in doubt that lacks stored jobs though it says that it has all, and returns their ids.
-
-    A server comes back without its latest writes where the end of its log was lost, or a replica took over that lagged behind.
-    """
-    job_ids = [name for name in artifacts.list_names("jobs") if is_id("job", name)]
-    missing: list[str] = []
-    for start in range(0, len(job_ids), STANDING_BATCH):
-        batch = job_ids[start : start + STANDING_BATCH]
-        missing += [job_id for job_id, stands in zip(batch, store.standing(batch), strict=True) if stands is None]
-    lost = [
-        job_id for job_id in missing if artifacts.exists(records.spec_key(job_id)) and not artifacts.exists(records.deleted_key(job_id))
-    ]
-    if lost:
-        logger.error("Redis lacks %d jobs that are stored, such as %s: they are read back", len(lost), lost[0])
-        store.doubt()
-    return lost
+    return outcomes.count("restored")
 
 
 def remove_half_deleted(artifacts: ArtifactStore) -> list[str]:
@@ -105,24 +158,39 @@ def job_folders(artifacts: ArtifactStore) -> dict[str, set[str]]:
     return folders
 
 
-def _abandoned(artifacts: ArtifactStore, readers: ThreadPoolExecutor, folders: dict[str, set[str]]) -> set[str]:
-    """Specs of submissions that came no further, and were repeated with their key: of several tries the last one became the job."""
+def _names(artifacts: ArtifactStore, job_id: str) -> list[str]:
+    """The names of a job's objects, below its folder."""
+    prefix = records.job_prefix(job_id)
+    return [key.removeprefix(prefix).removeprefix("/") for key in artifacts.list_keys(prefix)]
+
+
+def _abandoned(
+    artifacts: ArtifactStore,
+    readers: ThreadPoolExecutor,
+    folders: Mapping[str, set[str]],
+    others: Callable[[SubmissionKey], str | None],
+) -> set[str]:
+    """Specs of submissions that came no further, and were repeated with their key: of several tries the last one became the job.
+
+    Where the database has a job for the key, that one is it.
+    """
     bare = {job_id for job_id, names in folders.items() if all(name.startswith("spec.") for name in names)}
     if not bare:
         return set()
-    tries: dict[tuple[str, str], list[str]] = defaultdict(list)
+    tries: dict[SubmissionKey, list[str]] = defaultdict(list)
     for job_id, key in zip(sorted(folders), readers.map(lambda job_id: _submission_key(artifacts, job_id), sorted(folders)), strict=True):
         if key is not None:
             tries[key].append(job_id)
-    return {
-        earlier
-        for ids in tries.values()
-        for earlier, later in pairwise(ids)
-        if earlier in bare and unix_ms_of(later) - unix_ms_of(earlier) < IDEMPOTENCY_SECONDS * 1000
-    }
+    repeated = {earlier: later for ids in tries.values() for earlier, later in pairwise(ids)}
+    repeated |= {job_id: known for key, ids in tries.items() if (known := others(key)) is not None for job_id in ids}
+    return {one for one, other in repeated.items() if one in bare and one != other and _within_life_of_key(one, other)}
 
 
-def _submission_key(artifacts: ArtifactStore, job_id: str) -> tuple[str, str] | None:
+def _within_life_of_key(one: str, other: str) -> bool:
+    return abs(unix_ms_of(one) - unix_ms_of(other)) < IDEMPOTENCY_SECONDS * 1000
+
+
+def _submission_key(artifacts: ArtifactStore, job_id: str) -> SubmissionKey | None:
     """Tenant and hash of the Idempotency-Key that a job was submitted with."""
     try:
         spec = stored_spec(artifacts, job_id)

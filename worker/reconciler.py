@@ -79,9 +79,8 @@ def run_reconciler(store: JobStore, artifacts: ArtifactStore, publish: Publish, 
                 failpoint("reconciler.leading")
                 rebuild(store, artifacts, may_go_on=may_go_on)
                 if (life := store.server_life()) != checked_life:
-                    if recheck(store, artifacts):
-                        rebuild(store, artifacts, may_go_on=may_go_on)
-                    checked_life = life
+                    is_checked = recheck(store, artifacts, may_go_on=may_go_on, wait=stop.wait) is not None
+                    checked_life = life if is_checked else ""
                 trust_leases = time.monotonic() >= leases_trusted_at
                 reconcile_once(store, artifacts, publish, max_crashes=settings.max_crashes, trust_leases=trust_leases)
                 if time.monotonic() >= next_sweep:

@@ -154,10 +154,23 @@ class Restoration:
         with translated_errors():
             return str(self._redis.info("server")["run_id"])
 
-    def doubt(self) -> None:
-        """Declares the database incomplete, so that the jobs that it lacks are read back; meanwhile it answers for none that it lacks."""
+    def doubt(self) -> str | None:
+        """Declares a complete database incomplete: until the end of the rebuild it answers for no job that it lacks.
+
+        Returns:
+            The token of a rebuild of the jobs that are known to be missing; None where it wasn't complete, so any may be.
+        """
+        token = secrets.token_hex(8)
+        return token if self._scripts.run("doubt", token) else None
+
+    def submission_of(self, submission: tuple[str, str]) -> str | None:
+        """The job that stands for a submission's tenant and hashed Idempotency-Key; None where there is none.
+
+        Other than ``find_submission`` it also answers while jobs are read back.
+        """
         with translated_errors():
-            self._redis.delete(f"{self._prefix}generation")
+            job_id = cast("str | None", self._redis.hget(f"{self._prefix}idempotency:{':'.join(submission)}", "job"))
+            return job_id if job_id is not None and self._redis.exists(f"{self._prefix}job:{job_id}") else None
 
 
 def _json(value: object) -> str:

@@ -126,7 +126,7 @@ def _past(artifacts: ArtifactStore, spec: JobSpec, result: Json | None, names: s
             submitted,
             *({"to": JobStatus.RUNNING, "at": claim["at"], "reason": "claimed", "actor": claim["owner"]} for claim in known),
         ],
-        seconds_run=(checkpoint or {}).get("seconds_run", 0.0),
+        seconds_run=max(each.get("seconds_run", 0.0) for each in (checkpoint or {}, *known)),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from worker import records
 from worker.artifacts import ArtifactDamaged, ArtifactStore
+from worker.failpoints import failpoint
 
 Json = dict[str, Any]
 
@@ -30,7 +31,9 @@ def move_earlier_result(artifacts: ArtifactStore, job_id: str, *, extensions: in
     if result is None or is_current(result, extensions=extensions):
         return
     records.write_document(artifacts, records.earlier_result_key(job_id, result.get("extensions", 0)), result)
+    failpoint("result.earlier_kept")
     artifacts.delete(records.result_key(job_id))
+    failpoint("result.earlier_removed")
 
 
 def _read(artifacts: ArtifactStore, job_id: str) -> Json | None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,21 @@ from clr.datasets import load_dataset
 from clr.errors import DivergedError
 from clr.history import History
 from clr.snapshots import save_outputs, save_snapshot
-from clr.training import CycleEnd, Event, Plan, RateFound, RateSearch, Replanned, Rollback, StepReport, resolve, run_plan, train
+from clr.training import (
+    CycleEnd,
+    Event,
+    Plan,
+    PrecisionChosen,
+    RateFound,
+    RateSearch,
+    Replanned,
+    Rollback,
+    StepReport,
+    resolve,
+    run_plan,
+    train,
+)
+from worker.background_writer import BackgroundWriter
 from worker.failpoints import failpoint
 from worker.job_specs import TrainSpec
 from worker.jobs import Phase
@@ -31,6 +46,9 @@ from worker.protocol import (
     Started,
     TrainerJob,
 )
+from worker.protocol import (
+    PrecisionChosen as PrecisionTold,
+)
 from worker.run_members import RunMembers
 from worker.train_reporter import TrainReporter
 from worker.trainer_dialogue import Requests, Send, staged
@@ -45,12 +63,18 @@ class TrainJob:
         self._landscape = spec.landscape
         self._members = RunMembers(job.files, with_weights=spec.landscape is not None)
         self._checkpoint_seconds = job.checkpoint_seconds
+        self._seconds_drained = job.seconds_drained
         self._device = device
-        self._send = send
+        self._writer = BackgroundWriter(send)
+        self._send = self._writer.send
         self._requests = requests
         self._dataset = load_dataset(Path(job.dataset_path))
         self._began_at = began_at
         self._passed_over: list[str] = []
+        self._precision_check: dict[str, Any] | None = None
+        self._is_choice_kept = True
+        # What earlier attempts have left was computed in a precision that only a checkpoint knows.
+        self._clock = None if job.checkpoint_path or job.files else time.perf_counter
         self._events = self._resumed([path for path in (job.checkpoint_path, *job.older_checkpoints) if path is not None])
         failpoint("trainer.loaded")
 
@@ -66,7 +90,7 @@ class TrainJob:
             except (ValueError, KeyError, TypeError, AttributeError) as error:  # of another version of this program, or other software
                 self._passed_over.append(f"{Path(path).parent.name}: {error}")
         self._set_out(None)
-        return train(self._config, self._dataset, device=self._device)
+        return train(self._config, self._dataset, device=self._device, clock=self._clock)
 
     def _set_out(self, kept_at: Checkpoint | None) -> None:
         """Puts everything beside the training itself where it was."""
@@ -78,16 +102,22 @@ class TrainJob:
         if self._checkpoint is not kept_at and self._checkpoint is not None:
             self._history.extend(self._checkpoint.step, self._plan.schedule.num_steps)
         self._reporter = TrainReporter(self._send, self._plan, self._history, step=self._checkpoint.step if self._checkpoint else 0)
-        self._pacer = _pacer(self._config, self._plan, self._checkpoint, began_at=self._began_at)
+        used_before = kept["used_seconds"] if kept else self._seconds_drained  # a search for a rate that was drained has left nothing else
+        self._pacer = _pacer(self._config, self._plan, self._checkpoint, used_before=used_before or 0.0, began_at=self._began_at)
         self._schedule = self._plan.schedule
+        self._precision_check = kept.get("precision_check") if kept else None
         self._saved_at = self._began_at
 
     def to_end(self) -> int:
-        """Trains, and returns the exit status."""
+        """Trains, and returns the exit status once everything is on the disk and told."""
+        with self._writer:
+            return self._to_end()
+
+    def _to_end(self) -> int:
         checkpoint, device = self._checkpoint, self._device
         self._send(
             Started(
-                config=checkpoint.state["config"] if checkpoint else resolve(self._config, device).model_dump(mode="json"),
+                config=checkpoint.state["config"] if checkpoint else resolve(self._config, self._dataset, device).model_dump(mode="json"),
                 step=checkpoint.step if checkpoint else 0,
                 rows=self._history.rows,
                 plan=_announced_plan(checkpoint) if checkpoint else (),
@@ -107,6 +137,8 @@ class TrainJob:
                     status = self._while_searching(event)
                 case RateFound():
                     self._reporter.found(event)
+                case PrecisionChosen():
+                    self._choose_precision(event)
                 case Replanned():
                     self._schedule = event.schedule
                     self._reporter.replan(event)
@@ -124,7 +156,8 @@ class TrainJob:
             self._begin_snapshot(report)
             return None  # its CycleEnd is next: nothing may come between the last step and the snapshot
         self._pace(report)
-        if self._requests.drain or time.monotonic() - self._saved_at >= self._checkpoint_seconds:
+        is_due = time.monotonic() - self._saved_at >= self._checkpoint_seconds
+        if self._requests.drain or is_due or not self._is_choice_kept:
             self._stage_checkpoint(report.checkpoint())
         if self._requests.drain:
             return EXIT_DRAINED
@@ -160,6 +193,11 @@ class TrainJob:
             return 0
         return None
 
+    def _choose_precision(self, chosen: PrecisionChosen) -> None:
+        """Tells what was measured. A checkpoint keeps the choice before anything is kept that was computed with it."""
+        self._precision_check, self._is_choice_kept = asdict(chosen.check), False
+        self._send(PrecisionTold(check=self._precision_check, config=chosen.config.model_dump(mode="json")))
+
     def _roll_back(self, rollback: Rollback) -> None:
         self._reporter.roll_back(rollback)
         if self._pacer is not None:
@@ -188,6 +226,9 @@ class TrainJob:
     def _finish(self, *, stop_reason: Literal["stopped"] | None) -> int:
         """Stages what the snapshots are together, and returns the exit status. A run that was stopped is not measured any further."""
         self._reporter.flush_rows()
+        if self._precision_check is not None:
+            self._send(ResultStaged(document={"precision_check": self._precision_check}))
+        self._writer.flush()
         if members := self._members.document(self._dataset):
             self._send(ResultStaged(document=members))
         if self._landscape is not None and stop_reason is None:
@@ -217,42 +258,50 @@ class TrainJob:
         validation, test = snapshot.metrics["validation"], snapshot.metrics["test"]
         if not all(math.isfinite(value) for value in (*validation.values(), *test.values())):
             raise DivergedError(f"the snapshot of cycle {snapshot.cycle} (step {snapshot.step}) predicts no finite numbers: lower max_lr")
+        self._writer.stage(partial(self._write_snapshot, end))
+        if self._pacer is not None:
+            self._writer.flush()  # the clock of the budget is to count it
+        self._send(PhaseEntered(phase=Phase.TRAINING))
+
+    def _write_snapshot(self, end: CycleEnd) -> SnapshotStaged:
+        snapshot = end.snapshot
         weights = staged(f"snapshot-{snapshot.cycle}.safetensors", partial(save_snapshot, snapshot))
         outputs = staged(f"outputs-{snapshot.cycle}.safetensors", partial(save_outputs, snapshot))
         failpoint("trainer.snapshot_written")
         self._members.keep(snapshot.cycle, weights=weights, outputs=outputs)
-        self._send(
-            SnapshotStaged(
-                cycle=snapshot.cycle,
-                step=snapshot.step,
-                epoch=snapshot.epoch,
-                learning_rate=snapshot.learning_rate,
-                next_learning_rate=snapshot.next_learning_rate,
-                is_minimum=snapshot.is_minimum,
-                validation=validation,
-                test=test,
-                ensemble_members=end.ensemble.num_members,
-                ensemble_reason=end.ensemble.reason,
-                ensemble_validation=end.ensemble.validation,
-                ensemble_test=end.ensemble.test,
-                weights=weights,
-                outputs=outputs,
-            )
+        return SnapshotStaged(
+            cycle=snapshot.cycle,
+            step=snapshot.step,
+            epoch=snapshot.epoch,
+            learning_rate=snapshot.learning_rate,
+            next_learning_rate=snapshot.next_learning_rate,
+            is_minimum=snapshot.is_minimum,
+            validation=snapshot.metrics["validation"],
+            test=snapshot.metrics["test"],
+            ensemble_members=end.ensemble.num_members,
+            ensemble_reason=end.ensemble.reason,
+            ensemble_validation=end.ensemble.validation,
+            ensemble_test=end.ensemble.test,
+            weights=weights,
+            outputs=outputs,
         )
-        self._send(PhaseEntered(phase=Phase.TRAINING))
 
     def _stage_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint and tells the supervisor, after the rows that it holds."""
         self._reporter.flush_rows()
         used_seconds = self._pacer.seconds_used(time.monotonic()) if self._pacer is not None else None
-        complete = checkpoint.with_caller_state({"history": self._history.state(), "used_seconds": used_seconds})
-        file = staged(f"checkpoint-{checkpoint.step}.safetensors", partial(save_checkpoint, complete))
-        failpoint("trainer.checkpoint_written")
-        self._send(CheckpointStaged(step=checkpoint.step, file=file))
-        self._saved_at = time.monotonic()
+        caller_state = {"history": self._history.state(), "used_seconds": used_seconds, "precision_check": self._precision_check}
+        self._writer.stage(partial(_write_checkpoint, checkpoint.with_caller_state(caller_state)))
+        self._saved_at, self._is_choice_kept = time.monotonic(), True
 
 
-def _pacer(config: TrainingConfig, plan: Plan, checkpoint: Checkpoint | None, *, began_at: float) -> Pacing | None:
+def _write_checkpoint(checkpoint: Checkpoint) -> CheckpointStaged:
+    file = staged(f"checkpoint-{checkpoint.step}.safetensors", partial(save_checkpoint, checkpoint))
+    failpoint("trainer.checkpoint_written")
+    return CheckpointStaged(step=checkpoint.step, file=file)
+
+
+def _pacer(config: TrainingConfig, plan: Plan, checkpoint: Checkpoint | None, *, used_before: float, began_at: float) -> Pacing | None:
     """The clock of a budget in minutes; None for other runs."""
     if plan.is_length_known:
         return None
@@ -260,7 +309,7 @@ def _pacer(config: TrainingConfig, plan: Plan, checkpoint: Checkpoint | None, *,
     assert config.budget.minutes is not None, "a budget in epochs is a length"
     return Pacing(
         60 * config.budget.minutes,
-        used_before=checkpoint.caller_state["used_seconds"] if checkpoint else 0.0,
+        used_before=used_before,
         began_at=began_at,
         snapshot_steps=(plan.num_validation + plan.num_test) / (plan.num_train_rows / plan.steps_per_epoch),
         is_planned=checkpoint is not None and any(each["subject"] == "length" for each in checkpoint.state["plan"]["decisions"]),

@@ -19,6 +19,7 @@ from service.request_schemas import FigureQuery, MetricsQuery, SnapshotQuery
 from service.routes.job_outputs import metrics, result, snapshots
 from service.routes.jobs import existing_job
 from service.schemas import Figure, FigureEntry, FigurePage
+from service.sign_in_page import SIGN_IN_SCRIPT, sign_in_path
 from service.validation import similar
 from worker.ids import is_id
 from worker.job_store import JobStore
@@ -120,7 +121,7 @@ def asset(name: str, request: Request) -> Response:
 @cache
 def _packed_scripts() -> dict[str, bytes]:
     """The scripts by path, each packed once."""
-    scripts = {_plotly_path(): plotly_script(), _drawing_path(): DRAWING_SCRIPT}
+    scripts = {_plotly_path(): plotly_script(), _drawing_path(): DRAWING_SCRIPT, sign_in_path(): SIGN_IN_SCRIPT}
     return {path: gzip.compress(script.encode(), mtime=0) for path, script in scripts.items()}
 
 

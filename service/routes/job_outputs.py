@@ -7,6 +7,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
+from service.conditional_requests import IS_HEAD
 from service.curves import thin_out
 from service.dependencies import ServicesDep, StoreDep
 from service.documents import list_bounds, snapshot_document
@@ -76,12 +77,16 @@ async def events(
     if response is not None:
         return response
 
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    if request.scope["state"][IS_HEAD]:
+        return Response(media_type=media_type, headers=headers)
+
     def is_wanted(event: Event) -> bool:
         return types is None or event.type in types or event.type == "end"
 
     live = follow(services.hub, store, job_id, after)
     body = as_sse(live, is_wanted) if media_type == SSE else as_jsonl(live, is_wanted)
-    return StreamingResponse(body, media_type=media_type, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    return StreamingResponse(body, media_type=media_type, headers=headers)
 
 
 def _sequence_number(last_event_id: str) -> int:

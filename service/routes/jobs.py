@@ -1,7 +1,9 @@
 """Jobs: submit, look at, end, delete."""
 
+from functools import partial
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Depends, Query, Response
 
 from service.dependencies import Services, ServicesDep, StoreDep
@@ -13,7 +15,7 @@ from service.json_bodies import json_document, optional_json_document, validated
 from service.media import JSON
 from service.openapi import json_bodies, json_body
 from service.request_schemas import ExtendRequest, JobQuery, NoFields, StopRequest, SubmitQuery
-from service.schemas import DryRun, Job, JobPage
+from service.schemas import Document, DryRun, Job, JobPage
 from service.submission import announce, check_job, end_runs, read_request, submit_job
 from worker.amendments import file_amendments
 from worker.deletion import delete_job
@@ -75,42 +77,66 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     openapi_extra=json_bodies(REQUESTS, "kind", EXAMPLES),
     responses={200: {"model": DryRun, "description": "With dry_run=true: what the job would be. Nothing is made."}},
 )
-def submit(
+async def submit(
     *,
     document: Annotated[Any, Depends(json_document)],
     query: Annotated[SubmitQuery, Query()],
-    response: Response,
-    background: BackgroundTasks,
     services: ServicesDep,
-    store: StoreDep,
     key: IdempotencyKey = None,
-) -> Job | Response:
+) -> Response:
     """202 means durable: whatever is killed afterwards, the job will run. The same Idempotency-Key and body make one job."""
-    if query.dry_run:
-        checked = check_job(services, read_request(document))
-        return Response(checked.dry_run().model_dump_json(), media_type=JSON)
-    made = submit_job(services, store, document, key)
-    record = existing_job(store, made.id)
-    if made.replayed:
-        response.headers["Idempotency-Replayed"] = "true"
+    make = partial(_dry_run, services, document) if query.dry_run else partial(_submit, services, document, key)
+    return await to_thread.run_sync(make, limiter=services.writing)
+
+
+def _dry_run(services: Services, document: Any) -> Response:
+    services.outage.check()
+    return _answer(check_job(services, read_request(document)).dry_run())
+
+
+def _submit(services: Services, document: Any, key: str | None) -> Response:
+    services.outage.check()
+    made = submit_job(services, services.store, document, key)
+    record = made.record
+    headers = {"Location": f"/v1/jobs/{record.id}"} | ({"Idempotency-Replayed": "true"} if made.replayed else {})
+    background = BackgroundTasks()
     if not made.replayed or record.status is JobStatus.QUEUED:  # who repeats a request may do so because the first try died on the way
         background.add_task(announce, services, record)
-    response.headers["Location"] = f"/v1/jobs/{made.id}"
-    return job_document(record)
+    return _answer(job_document(record), status_code=202, headers=headers, background=background)
 
 
-@router.get("", summary="List jobs")
-def list_all(query: Annotated[JobQuery, Query()], store: StoreDep) -> JobPage:
+@router.get("", summary="List jobs", response_model=JobPage)
+async def list_all(query: Annotated[JobQuery, Query()], services: ServicesDep) -> Response:
     """Jobs, the newest first."""
-    page = store.list(**query.model_dump())
+    return await to_thread.run_sync(_list, services, query, limiter=services.reading)
+
+
+def _list(services: Services, query: JobQuery) -> Response:
+    services.outage.check()
+    page = services.store.list(**query.model_dump())
     data = [job_document(record) for record in page.records]
-    return JobPage(data=data, has_more=page.has_more, **list_bounds(job.id for job in data))
+    return _answer(JobPage(data=data, has_more=page.has_more, **list_bounds(job.id for job in data)))
 
 
-@router.get("/{job_id}", summary="Get a job")
-def get_one(job_id: str, store: StoreDep) -> Job:
+@router.get("/{job_id}", summary="Get a job", response_model=Job)
+async def get_one(job_id: str, services: ServicesDep) -> Response:
     """A job as it is now."""
-    return job_document(existing_job(store, job_id))
+    return await to_thread.run_sync(_get, services, job_id, limiter=services.reading)
+
+
+def _get(services: Services, job_id: str) -> Response:
+    services.outage.check()
+    return _answer(job_document(existing_job(services.store, job_id)))
+
+
+def _answer(
+    document: Document, *, status_code: int = 200, headers: dict[str, str] | None = None, background: BackgroundTasks | None = None
+) -> Response:
+    """The answer of a route that is asked often: made whole in the one thread that the request goes to, as JSON by its model.
+
+    FastAPI takes a thread each for a dependency, the route, and the check of its result; each waits for the others' processor time.
+    """
+    return Response(document.model_dump_json(), status_code, headers, JSON, background)
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job")
@@ -180,6 +206,7 @@ def resume(
     validated(NoFields, document)
     existing_job(store, job_id)
     record = store.resume(job_id)
+    failpoint("resume.recorded")
     for resumed in _file_amendments(services, store, record):
         background.add_task(services.publish, resumed)
     return job_document(record)
@@ -204,6 +231,7 @@ def extend(
     existing_job(store, job_id)
     if extend_job(services, store, job_id, request.cycles, key):
         response.headers["Idempotency-Replayed"] = "true"
+    failpoint("extend.recorded")
     record = existing_job(store, job_id)
     _file_amendments(services, store, record)
     background.add_task(announce, services, record)

@@ -1,14 +1,17 @@
 """The checker of the chaos runs finds what it is there to find: each planted violation is reported, and a clean run has none."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
-from benchmarks.chaos_checker import Evidence, Outage, check, lost_work, num_duplicates, num_lost, share_identical
+from benchmarks.chaos_checker import EXTENDED, RESTORED, Evidence, Outage, check, lost_work, num_duplicates, num_lost, share_identical
 from benchmarks.chaos_history import Exchange
 from benchmarks.chaos_survey import Commit, Survey, read_log
-from benchmarks.chaos_workload import Outcome
+from benchmarks.chaos_workload import Outcome, Role, content_sha256
 from worker.jobs import key_sha256
 
 JOB, OTHER = "job_01M84K9HDDAJZAD5F3E26JSCXC", "job_01M84K9HDDAJZAD5F3E26JSCXD"
@@ -52,7 +55,8 @@ def outcome(**changes: Any) -> Outcome:
         "job": job,
         "snapshots": ["a", "b", "c", "d"],
         "cycles": [0, 1, 2, 3],
-        "weights": "d",
+        "weights": ["a", "b", "c", "d"],
+        "contents": ["A", "B", "C", "D"],
         "predictions": "p",
         "snapshot_events": [0, 1, 2, 3],
     }
@@ -70,7 +74,7 @@ def evidence(**changes: Any) -> Evidence:
     """A run of one job that was interrupted once, without a flaw."""
     fields: dict[str, Any] = {
         "exchanges": [submission(), submission(began_at=60.0), exchange()],
-        "roles": {JOB: "plain"},
+        "roles": {JOB: Role.PLAIN},
         "bodies": {JOB: 0},
         "outcomes": {JOB: outcome()},
         "listed": [JOB],
@@ -80,11 +84,71 @@ def evidence(**changes: Any) -> Evidence:
     return Evidence(**fields | changes)
 
 
+GROWN = {"to": "queued", "reason": EXTENDED}
+LONGER: dict[str, Any] = {
+    "snapshots": ["a", "b", "c", "d", "e"],
+    "cycles": [0, 1, 2, 3, 4],
+    "weights": ["a", "b", "c", "d", "e"],
+    "contents": ["A", "B", "C", "D", "E"],
+    "predictions": "q",
+    "snapshot_events": [0, 1, 2, 3, 4],
+}
+ENDED = {"id": JOB, "status": "succeeded", "attempt": 1, "terminal": True}
+
+
+def extended_evidence(*journey: dict[str, str], **changes: Any) -> Evidence:
+    """A run of one job that got a cycle more after its end."""
+    grown = outcome(**LONGER, job={"snapshot_count": 5, "transitions": [*(journey or GROWN_JOURNEY)]})
+    fields: dict[str, Any] = {
+        "exchanges": [
+            submission(),
+            exchange(document=ENDED),
+            exchange(
+                method="POST", path=f"/v1/jobs/{JOB}/extend", began_at=101.0, ended_at=101.2, document={"id": JOB, "status": "queued"}
+            ),
+            exchange(began_at=102.0, ended_at=102.1),
+            exchange(document=ENDED, began_at=103.0, ended_at=103.1),
+        ],
+        "roles": {JOB: Role.EXTENDED_LATER},
+        "bodies": {JOB: 6},
+        "outcomes": {JOB: grown},
+        "oracle": {6: outcome(**LONGER)},
+        "survey": survey(snapshots={JOB: [0, 1, 2, 3, 4]}),
+    }
+    return evidence(**fields | changes)
+
+
+GROWN_JOURNEY = (*transitions("queued", "running", "succeeded"), GROWN, *transitions("running", "succeeded"))
+
+
+def test_a_job_that_got_more_cycles_may_leave_its_end_once() -> None:
+    assert check(extended_evidence()) == []
+
+
+def test_what_was_planned_when_a_snapshot_of_an_extended_job_was_taken_is_not_compared() -> None:
+    planned_later = ["v", "w", "x", "y", "e"]
+    oracle = outcome(**LONGER | {"snapshots": planned_later, "weights": planned_later})
+    assert check(extended_evidence(oracle={6: oracle})) == []
+
+
+def snapshot_file(*, cycles: int, next_learning_rate: float | None, **changes: Any) -> bytes:
+    said = {"config": {"schedule": {"cycles": cycles, "max_lr": 0.1}, "seed": 0}, "next_learning_rate": next_learning_rate, "step": 8}
+    return save({"weight": np.arange(3, dtype=np.float32) + changes.pop("shift", 0)}, {"snapcycle": json.dumps(said | changes)})
+
+
+def test_the_content_of_a_snapshot_is_all_but_the_length_of_the_plan() -> None:
+    content = content_sha256(snapshot_file(cycles=4, next_learning_rate=None))
+    assert content_sha256(snapshot_file(cycles=6, next_learning_rate=0.1)) == content
+    assert content_sha256(snapshot_file(cycles=4, next_learning_rate=None, step=9)) != content
+    assert content_sha256(snapshot_file(cycles=4, next_learning_rate=None, shift=1)) != content
+
+
 def test_a_clean_run_has_no_violation() -> None:
     assert check(evidence()) == []
     assert share_identical(evidence()) == (1, 1)
 
 
+RESTORED_JOB = {"to": "queued", "reason": RESTORED}
 LATER = exchange(status=503, retry_after="2", document={"detail": "away"})
 BROKEN = exchange(status=None, error="ReadError", document={})
 
@@ -113,6 +177,32 @@ FLAWS: dict[str, tuple[str, Evidence]] = {
         "I2",
         evidence(outcomes={JOB: outcome(job={"transitions": transitions("queued", "succeeded", "running")})}),
     ),
+    "a job that had ended is restored without a wipe": (
+        "I2",
+        evidence(
+            outcomes={
+                JOB: outcome(job={"transitions": [*transitions("queued", "failed"), RESTORED_JOB, *transitions("running", "succeeded")]})
+            }
+        ),
+    ),
+    "a job is queued twice without a word": (
+        "I2",
+        evidence(outcomes={JOB: outcome(job={"transitions": transitions("queued", "queued", "running", "succeeded")})}),
+    ),
+    "an end is left without a word": (
+        "I2",
+        extended_evidence(*transitions("queued", "running", "succeeded", "queued", "running", "succeeded")),
+    ),
+    "an end is left although nobody asked for more": ("I2", extended_evidence(roles={JOB: Role.PLAIN})),
+    "an end is left once more": (
+        "I2",
+        extended_evidence(exchanges=[*extended_evidence().exchanges, exchange(began_at=104.0, ended_at=104.1)]),
+    ),
+    "an end is left before that was asked for": (
+        "I2",
+        extended_evidence(exchanges=[exchange(document=ENDED), exchange(began_at=100.2, ended_at=100.3)]),
+    ),
+    "an acknowledged extension is forgotten": ("I3", extended_evidence(outcomes={JOB: outcome()})),
     "an end is taken back": (
         "I2",
         evidence(
@@ -135,8 +225,12 @@ FLAWS: dict[str, tuple[str, Evidence]] = {
     ),
     "a snapshot is announced twice": ("I3", evidence(outcomes={JOB: outcome(snapshot_events=[0, 1, 1, 2, 3])})),
     "a snapshot is not stored": ("I3", evidence(survey=survey(snapshots={JOB: [0, 1, 2]}))),
-    "a snapshot has other bits": ("I4", evidence(outcomes={JOB: outcome(snapshots=["a", "x", "c", "d"])})),
-    "the bytes sent are others": ("I4", evidence(outcomes={JOB: outcome(weights="x")})),
+    "a snapshot has other bits": ("I4", evidence(outcomes={JOB: outcome(snapshots=["a", "x", "c", "d"], weights=["a", "x", "c", "d"])})),
+    "the bytes sent are others": ("I4", evidence(outcomes={JOB: outcome(weights=["a", "b", "c", "x"])})),
+    "a snapshot of an extended job has other bits": (
+        "I4",
+        extended_evidence(oracle={6: outcome(**LONGER | {"contents": ["A", "B", "C", "D", "X"]})}),
+    ),
     "a prediction is another": ("I4", evidence(outcomes={JOB: outcome(predictions="x")})),
     "a zombie commits": (
         "I5",
@@ -162,6 +256,11 @@ FLAWS: dict[str, tuple[str, Evidence]] = {
 def test_a_planted_violation_is_found(flaw: str) -> None:
     invariant, planted = FLAWS[flaw]
     assert invariant in {violation.invariant for violation in check(planted)}
+
+
+def test_a_job_whose_submission_never_came_to_redis_is_restored_without_a_wipe() -> None:
+    restored = [*transitions("queued"), RESTORED_JOB, *transitions("running", "succeeded")]
+    assert check(evidence(outcomes={JOB: outcome(job={"transitions": restored})})) == []
 
 
 def test_refusals_within_an_outage_are_right() -> None:

@@ -238,8 +238,6 @@ def test_a_refusal_names_what_is_wrong_and_ends_with_status_1(up: Up, arguments:
         (["datasets", "upload", "digits", "--task", "regression"], "--task"),
         (["train", "digits", "--target", "y"], "--target"),
         (["train", "ds_0", "--target", "y"], "--target"),
-        (["train", "digits", "--dry-run", "--follow"], "--follow"),
-        (["predict", "ens_0", "rows.npy", "--output", "out.npy", "--json"], "--json"),
     ],
 )
 def test_an_option_that_would_have_no_effect_is_refused(up: Up, arguments: list[str], option: str) -> None:

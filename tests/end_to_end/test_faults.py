@@ -1,11 +1,13 @@
 """A sample of the fault plan on a real stack: each failure's kind and each stage of a job once. ``make faults`` runs all of it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from benchmarks import fault_server
 from benchmarks.fault_failpoints import ACTIONS, FailpointCase, all_cases, run_case
+from benchmarks.fault_journal import Journal, Report, sources_sha256
 from benchmarks.fault_site import Site
 from worker.failpoints import POINTS
 
@@ -33,6 +35,21 @@ def test_the_plan_has_every_point_with_every_action() -> None:
     cases = {(case.point, case.action) for case in all_cases()}
     assert cases == {(point, action) for point in POINTS for action in ACTIONS}
     assert set(SAMPLE) <= set(all_cases())
+
+
+def test_a_campaign_in_parts_counts_what_held_on_the_same_sources(tmp_path: Path) -> None:
+    (tmp_path / "worker").mkdir()
+    source = tmp_path / "worker" / "jobs.py"
+    source.write_text("1")
+    before = sources_sha256(tmp_path)
+    journal = Journal(tmp_path / "journal", sources=before)
+    assert journal.held() == {}
+    held, violated = Report("a", "F2", 1.0, []), Report("b", "F3", 2.0, ["I1: lost"])
+    for report in (held, violated, Report("c", "F2", 1.0, []), Report("c", "F2", 1.0, ["I2: later"])):
+        journal.add(report)
+    assert Journal(tmp_path / "journal", sources=sources_sha256(tmp_path)).held() == {"a": held}
+    source.write_text("2")
+    assert Journal(tmp_path / "journal", sources=sources_sha256(tmp_path)).held() == {}
 
 
 @pytest.mark.slow

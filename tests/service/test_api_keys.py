@@ -19,6 +19,7 @@ from service.key_ring import KeyRing
 from service.principals import Principal, Scope
 from tests.service.conftest import Server, make_settings, problem, wait_until
 from worker.artifacts import ArtifactStore, ArtifactUnavailable
+from worker.records import write_document
 from worker.settings import Settings
 from worker.valkey_server import ValkeyServer
 
@@ -108,8 +109,39 @@ def test_a_damaged_key_opens_nothing_and_hurts_no_other(keys: KeyStore, artifact
 def test_a_damaged_revocation_revokes(keys: KeyStore, tmp_path: Path) -> None:
     key_id, text = make(keys)
     keys.revoke(key_id)
-    (tmp_path / "artifacts" / "keys" / f"{key_id}.revoked.json").write_bytes(b"{")
-    assert ring_of(keys).verdict(text).principal is None
+    for name in ("revoked", "revoked.twin"):
+        (tmp_path / "artifacts" / "keys" / f"{key_id}.{name}.json").write_bytes(b"{")
+        assert ring_of(keys).verdict(text).principal is None
+
+
+@pytest.mark.parametrize("lost", [["revoked"], ["revoked.twin"], ["revoked", "revoked.twin"]])
+def test_a_lost_revocation_revives_no_key(keys: KeyStore, artifacts: ArtifactStore, lost: list[str]) -> None:
+    key_id, text = make(keys)
+    watching = ring_of(keys)
+    keys.revoke(key_id)
+    for name in lost:
+        artifacts.delete(f"keys/{key_id}.{name}.json")
+    watching.refresh()
+    fresh = ring_of(keys)
+    for ring in (watching, fresh):
+        assert ring.verdict(text).principal is None
+    assert ("was revoked at" in fresh.verdict(text).reason) == (len(lost) == 1)
+    assert watching.has_keys
+
+
+@pytest.mark.parametrize("completed_by", ["another process", "a repetition"])
+def test_a_revocation_that_was_interrupted_is_completed(keys: KeyStore, artifacts: ArtifactStore, completed_by: str) -> None:
+    """Also those of a version that left the key's own object where it was."""
+    key_id, text = make(keys)
+    write_document(artifacts, f"keys/{key_id}.revoked.json", {"at": "2026-01-01T00:00:00.000Z"})
+    if completed_by == "another process":
+        assert "was revoked at 2026-01-01" in ring_of(keys).verdict(text).reason
+    else:
+        keys.revoke(key_id)
+    assert artifacts.list_names("keys") == [f"{key_id}.revoked.json", f"{key_id}.revoked.twin.json"]
+    artifacts.delete(f"keys/{key_id}.revoked.json")
+    found = ring_of(keys).verdict(text)
+    assert (found.principal, found.reason) == (None, "was revoked at 2026-01-01T00:00:00.000Z")
 
 
 def test_a_ring_whose_store_is_away_trusts_its_keys_for_a_while(keys: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,17 +237,77 @@ def test_a_broken_stream_goes_on_after_the_last_event() -> None:
     assert asked == ["0", "2"]
 
 
-def test_where_no_stream_comes_through_pages_are_read() -> None:
-    pages = iter([[event(1), event(2)], [], [event(3, "end")]])
+def pages_of(events: list[Json], *, page_size: int, num_there: Callable[[int], int], is_over: Callable[[int], bool]) -> Answer:
+    """A service behind something that lets no stream through.
+
+    Args:
+        events: All that there will ever be.
+        page_size: Most events in a page.
+        num_there: How many there are at each request.
+        is_over: Whether the job has ended at each request.
+    """
+    asked = iter(range(1000))
 
     def answer(request: httpx2.Request) -> httpx2.Response:
-        if request.url.path.endswith("/jobs/job_1"):
-            return httpx2.Response(200, json=job_document())
         if "Last-Event-ID" in request.headers:
             return httpx2.Response(200, text="a proxy's own page", headers={"Content-Type": "text/html"})
-        return httpx2.Response(200, json={"data": next(pages)})
+        number = next(asked)
+        if request.url.path.endswith("/jobs/job_1"):
+            return httpx2.Response(200, json=job_document(terminal=is_over(number), finished_at="2026-01-01T00:00:09.000Z"))
+        after = int(request.url.params["after"])
+        return httpx2.Response(200, json={"data": [one for one in events[: num_there(number)] if one["seq"] > after][:page_size]})
 
+    return answer
+
+
+EXTENDED = [event(1), event(2, "end"), event(3, "state"), event(4), event(5, "end")]
+
+
+def test_where_no_stream_comes_through_pages_are_read() -> None:
+    events = [event(1), event(2), event(3, "end")]
+    answer = pages_of(events, page_size=9, num_there=lambda number: 2 if number < 4 else 3, is_over=lambda number: number > 4)
     assert [one["seq"] for one in client_of(answer).jobs.get("job_1").follow()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 9])
+def test_pages_of_a_job_that_was_extended_are_read_to_its_last_end(page_size: int) -> None:
+    over = pages_of(EXTENDED, page_size=page_size, num_there=lambda _: 5, is_over=lambda _: True)
+    assert [one["seq"] for one in client_of(over).jobs.get("job_1").follow()] == [1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("page_size", [2, 9])
+def test_pages_of_a_job_that_is_extended_meanwhile_are_read_on(page_size: int) -> None:
+    """The first end is read while nothing follows it yet, but the job waits for a worker again."""
+    growing = pages_of(EXTENDED, page_size=page_size, num_there=lambda number: 2 if number < 4 else 5, is_over=lambda number: number > 8)
+    assert [one["seq"] for one in client_of(growing).jobs.get("job_1").follow()] == [1, 3, 4, 5]
+
+
+def test_who_comes_back_behind_the_last_event_is_told_that_it_was_the_end() -> None:
+    answer = pages_of(EXTENDED, page_size=9, num_there=lambda _: 5, is_over=lambda _: True)
+    (end,) = client_of(answer).jobs.get("job_1").follow(after=5)
+    assert (end["seq"], end["type"], end["status"]) == (5, "end", "running")
+
+    def streams(request: httpx2.Request) -> httpx2.Response:
+        if "Last-Event-ID" in request.headers:
+            return event_stream(stream(event(5, "end")))
+        return httpx2.Response(200, json=job_document())
+
+    assert [one["seq"] for one in client_of(streams).jobs.get("job_1").follow(after=5)] == [5]
+
+
+def test_the_async_client_reads_pages_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_pause(seconds: float) -> None:
+        assert seconds >= 0
+
+    monkeypatch.setattr("asyncio.sleep", no_pause)
+
+    async def scenario() -> None:
+        growing = pages_of(EXTENDED, page_size=2, num_there=lambda number: 2 if number < 4 else 5, is_over=lambda number: number > 8)
+        async with AsyncClient(URL, transport=httpx2.MockTransport(growing)) as client:
+            job = await client.jobs.get("job_1")
+            assert [one["seq"] async for one in job.follow()] == [1, 3, 4, 5]
+
+    asyncio.run(scenario())
 
 
 def test_a_stream_that_never_comes_back_ends_in_an_error(pauses: list[float]) -> None:

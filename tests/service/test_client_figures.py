@@ -92,9 +92,8 @@ def test_evaluate_says_what_it_would_cost_and_submits(server: Server, figures_jo
     assert submitted["config"]["landscape"]["max_rows"] == 30
     refused = snapcycle(server, "evaluate", figures_job, "--max-rows", "none", status=1)
     assert "--max-rows: must be a whole number" in refused
-    assert (
-        "has nothing to submit beside --dry-run" in CliRunner().invoke(app, ["evaluate", figures_job, "--dry-run", "--submit-only"]).output
-    )
+    both = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["evaluate", figures_job, "--dry-run", "--submit-only"])
+    assert "--dry-run and --submit-only: exclude each other" in both.output
 
 
 def test_a_report_is_printed_with_its_advice(server: Server, figures_job: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -293,3 +293,25 @@ def test_other_representations_are_refused(api: httpx2.Client, finished_job: str
 
 def test_stream_of_an_unknown_job_is_a_404(api: httpx2.Client) -> None:
     problem(api.get("/v1/jobs/job_01JDEADBEEF0000000000000000/events", headers=SSE), 404, "not_found")
+
+
+def test_a_stream_goes_on_over_the_end_of_a_job_that_was_extended(
+    api: httpx2.Client, server: Server, submit: Submit, worker: Worker
+) -> None:
+    """The follower is behind: when it looks at the first end, the job has been extended, whether that end comes live or by page."""
+    job_id = submit()
+    with following(server, job_id) as events:
+        assert next(events)["status"] == "queued"
+        wait_until(lambda: num_followers(server, job_id) == 1)
+        with server.services.hub._lock:  # holds the reader back, until there is more than one end
+            worker.run(job_id)
+            assert api.post(f"/v1/jobs/{job_id}/extend", json={"cycles": 1}).status_code == 200
+        api.post(f"/v1/jobs/{job_id}/cancel")
+        seen = list(events)
+    assert [event["status"] for event in seen if event["type"] == "end"] == ["cancelled"]
+    last = seen[-1]["seq"]
+    assert [event["seq"] for event in read_all(api, job_id, after=last)] == [last], "behind the last event there is its end alone"
+
+
+def read_all(api: httpx2.Client, job_id: str, *, after: int) -> list[Json]:
+    return list(read_events(api.get(f"/v1/jobs/{job_id}/events", headers={**SSE, "Last-Event-ID": str(after)})))

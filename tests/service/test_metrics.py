@@ -1,6 +1,10 @@
 """GET /metrics, read by Prometheus' own parser."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -64,3 +68,71 @@ def test_requests_are_counted_by_route_and_no_path_or_key_becomes_a_label(servic
     assert a.keys["all"][:11] not in text
     assert a.job_id not in text
     assert 'tenant="' not in text
+
+
+def test_recoveries_are_told_as_a_histogram(service: KeyedService) -> None:
+    a, store = service.tenants["a"], service.server.services.store
+    before = scrape(a.api)
+    job_id = a.api.post("/v1/jobs", json={"dataset_id": a.dataset_id, **TRAINING}).json()["id"]
+    service.worker.claim(job_id)
+    assert store.fail_attempt(job_id, service.worker.epochs[job_id], "killed", 3) == "requeued"
+    assert store.next_job() == job_id
+    store._redis.hincrby(f"snapcycle:job:{job_id}", "lost_at", -7000)  # it was lost seven seconds earlier
+    service.worker.claim(job_id)
+    after = scrape(a.api)
+
+    def grown(name: str, *labels: tuple[str, str]) -> float:
+        return after[name, labels] - before.get((name, labels), 0)
+
+    buckets = [grown("snapcycle_recovery_seconds_bucket", ("le", le)) for le in ("1.0", "5.0", "10.0", "600.0", "+Inf")]
+    assert buckets == [0, 0, 1, 1, 1]
+    assert grown("snapcycle_recovery_seconds_count") == 1
+    assert 7.0 <= grown("snapcycle_recovery_seconds_sum") < 10.0
+    assert store.release(job_id, service.worker.epochs[job_id], "drained")
+    service.worker.claim(job_id)
+    assert scrape(a.api)["snapcycle_recovery_seconds_count", ()] == after["snapcycle_recovery_seconds_count", ()], "a drain loses nothing"
+    a.api.post(f"/v1/jobs/{job_id}/cancel")
+
+
+def test_predictions_are_timed_where_they_succeed(service: KeyedService) -> None:
+    a = service.tenants["a"]
+    path = f"/v1/ensembles/{a.ensemble_id}/predict"
+    before = scrape(a.api)["snapcycle_prediction_seconds_count", ()]
+    assert a.api.post(path, json={"inputs": [[0.0, 0.0, 0.0, 0.0]]}).status_code == 200
+    assert a.api.post(path, json={"inputs": [[0.0]]}).status_code == 422
+    after = scrape(a.api)
+    assert after["snapcycle_prediction_seconds_count", ()] == before + 1
+    assert after["snapcycle_prediction_seconds_bucket", (("le", "+Inf"),)] == before + 1
+
+
+COUNT_TWICE = """
+import sys
+from pathlib import Path
+from service.shared_counts import VARIABLE, share_counts
+import os, subprocess
+if VARIABLE not in os.environ:
+    share_counts(Path(sys.argv[1]))
+    for _ in range(2):
+        subprocess.run([sys.executable, __file__], check=True)
+from service.metrics import RequestCounts
+counts = RequestCounts()
+counts.add(method="POST", route="/v1/ensembles/{ensemble_id}/predict", status=200, seconds=0.25)
+if len(sys.argv) > 1:
+    sys.stdout.buffer.write(counts.exposition())
+"""
+
+
+def test_counts_of_several_processes_are_summed(tmp_path: Path) -> None:
+    """Also of those that have ended: a count never goes back."""
+    script = tmp_path / "count.py"
+    script.write_text(COUNT_TWICE)
+    (tmp_path / "counts").mkdir()
+    (tmp_path / "counts" / "counter_1.db").write_bytes(b"of an earlier start")
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "counts")], env=environment, capture_output=True, text=True, check=True
+    )
+    samples = {sample.name: sample.value for family in text_string_to_metric_families(done.stdout) for sample in family.samples}
+    assert samples["snapcycle_requests_total"] == 3
+    assert samples["snapcycle_prediction_seconds_count"] == 3
+    assert samples["snapcycle_prediction_seconds_sum"] == 0.75

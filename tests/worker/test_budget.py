@@ -203,6 +203,15 @@ def test_a_budget_that_is_too_small_is_the_users_to_raise(given: TrainingConfig,
     assert of_type(messages, SnapshotStaged) == []
 
 
+def test_a_search_that_begins_again_after_a_drain_has_the_rest_of_the_time(tmp_path: Path, digits_path: Path) -> None:
+    """A drained search leaves no checkpoint that would know what it has used."""
+    with warm_trainer(tmp_path) as trainer:
+        trainer.send(job(config(600.0, {"max_lr": "auto"}), digits_path, seconds_drained=600.0))
+        messages = list(trainer.messages())
+    assert isinstance(messages[-1], Failed)
+    assert messages[-1].message.startswith("the range test for max_lr alone needs more than the budget of 10 minutes")
+
+
 def test_a_cycle_ends_where_it_did_when_the_trainer_is_killed_after_its_snapshot(tmp_path: Path, digits_path: Path) -> None:
     with warm_trainer(tmp_path) as trainer:
         first: list[Message] = []

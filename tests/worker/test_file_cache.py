@@ -1,3 +1,4 @@
+import hashlib
 import os
 import threading
 from pathlib import Path
@@ -52,3 +53,20 @@ def test_threads_that_want_the_same_file_download_it_once(tmp_path: Path) -> Non
     for thread in threads:
         thread.join()
     assert downloads == [1]
+
+
+def test_a_copy_that_was_damaged_on_this_disk_is_downloaded_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By a process that has just started: what an earlier one has verified may have changed since."""
+    name = hashlib.sha256(b"weights").hexdigest()
+    FileCache(tmp_path).path(name, lambda file: file.write(b"weights"))
+    FileCache(tmp_path).path(name, lambda _file: pytest.fail("it is there, and sound"))
+    (tmp_path / name).write_bytes(b"weighty")
+    restarted = FileCache(tmp_path)
+    downloads: list[int] = []
+    for _ in range(2):
+        path = restarted.path(name, lambda file: downloads.append(file.write(b"weights")))
+        assert path.read_bytes() == b"weights"
+    assert downloads == [7]
+    assert f"{path} has sha256 {hashlib.sha256(b'weighty').hexdigest()}" in caplog.text
+    path.write_bytes(b"cut")
+    assert restarted.path(name, lambda file: downloads.append(file.write(b"weights"))).read_bytes() == b"weights"

@@ -28,6 +28,15 @@ def test_one_leader_at_a_time(job_store: JobStore) -> None:
     wait_until(lambda: job_store.acquire_leader("a", 10_000))
 
 
+def test_the_leadership_of_a_dead_process_is_free_and_no_other_one(job_store: JobStore) -> None:
+    assert job_store.acquire_leader("machine:123:ab", 10_000)
+    job_store.expire_owner("machine:12")
+    job_store.expire_owner("machine:123:a")
+    assert not job_store.acquire_leader("machine:124:cd", 10_000)
+    job_store.expire_owner("machine:123")
+    assert job_store.acquire_leader("machine:124:cd", 10_000)
+
+
 def test_workers_live_as_long_as_they_say(job_store: JobStore) -> None:
     job_store.register_worker("w1", {"device": "cpu", "job_id": None}, 60_000)
     job_store.register_worker("w2", {"device": "cuda:0"}, 1)

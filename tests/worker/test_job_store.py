@@ -72,7 +72,8 @@ def history(store: JobStore, job_id: str) -> list[tuple[str, str | None, str | N
 
 def test_a_submitted_job_waits_in_the_queue(job_store: JobStore, new_spec: NewSpec) -> None:
     first, second = new_spec(), new_spec()
-    assert submit(job_store, first) == SubmitResult(first.id, replayed=False)
+    made = submit(job_store, first)
+    assert (made.job_id, made.replayed, made.record) == (first.id, False, job_store.get(first.id))
     submit(job_store, second)
     record = record_of(job_store, second.id)
     assert (record.status, record.phase, record.position) == (JobStatus.QUEUED, Phase.WAITING_FOR_WORKER, 2)
@@ -184,15 +185,16 @@ def test_a_key_is_kept_for_a_day_and_freed_with_its_job(job_store: JobStore, new
     assert 86_000 < redis_client.ttl(f"snapcycle:idempotency:default:{key_sha256('k1')}") <= 86_400
     job_store.request(spec.id, Action.CANCEL)
     job_store.delete(spec.id)
-    assert submit(job_store, other, key="k1", body="other") == SubmitResult(other.id, replayed=False)
+    made = submit(job_store, other, key="k1", body="other")
+    assert (made.job_id, made.replayed) == (other.id, False)
 
 
 def test_submitting_the_same_job_again_changes_nothing(job_store: JobStore, new_spec: NewSpec) -> None:
     spec = new_spec()
     submit(job_store, spec, key="k1")
     claim(job_store, spec.id)
-    assert submit(job_store, spec, key="k1") == SubmitResult(spec.id, replayed=False)
-    assert submit(job_store, spec) == SubmitResult(spec.id, replayed=False)
+    for made in (submit(job_store, spec, key="k1"), submit(job_store, spec)):
+        assert (made.job_id, made.replayed, made.record) == (spec.id, False, job_store.get(spec.id))
     assert record_of(job_store, spec.id).status == JobStatus.RUNNING
 
 

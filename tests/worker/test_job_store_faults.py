@@ -82,6 +82,7 @@ def all_calls(store: JobStore, spec: JobSpec, epoch: int) -> dict[str, Callable[
         "get": lambda: store.get(job),
         "list": store.list,
         "counts": store.counts,
+        "num_queued": store.num_queued,
         "requested_action": lambda: store.requested_action(job),
         "snapshots": lambda: store.snapshots(job),
         "snapshot": lambda: store.snapshot(snapshot_id_of(job, 0)),
@@ -110,6 +111,7 @@ def all_calls(store: JobStore, spec: JobSpec, epoch: int) -> dict[str, Callable[
         "standing": lambda: store.standing([job]),
         "note_runs": lambda: store.note_runs(job, {}, {}),
         "stray_runs": store.stray_runs,
+        "submission_of": lambda: store.submission_of(("default", "no such hash")),
     }
 
 

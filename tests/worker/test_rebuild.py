@@ -15,7 +15,7 @@ from worker.deletion import delete_job
 from worker.fleet import QUEUE
 from worker.ids import new_id, snapshot_id_of
 from worker.job_specs import JobSpec
-from worker.job_store import Claim, Commit, DatasetInUse, JobMissing, StoreUnavailable, SubmitResult
+from worker.job_store import Claim, Commit, DatasetInUse, JobMissing, StoreUnavailable
 from worker.jobs import Action, JobRecord, JobStatus, TerminalStatus, key_sha256, now_rfc3339
 from worker.rebuild import rebuild, recheck, remove_half_deleted
 from worker.reconciler import reconcile_once
@@ -228,7 +228,8 @@ def test_lists_counts_datasets_and_keys_come_back(place: Place, jobs: dict[str, 
         place.store.delete_dataset_guard(record_of(place.store, keyed).dataset_id)
     assert sorted(used.value.job_ids) == sorted(before)
     assert place.store.find_submission("k1", "body") == keyed
-    assert place.store.submit(place.new_spec(), idempotency_key="k1", body_sha256="body") == SubmitResult(keyed, replayed=True)
+    again = place.store.submit(place.new_spec(), idempotency_key="k1", body_sha256="body")
+    assert (again.job_id, again.replayed, again.record) == (keyed, True, place.store.get(keyed))
     assert 86_000 < int(place.client.ttl(f"snapcycle:idempotency:default:{key_sha256('k1')}")) <= 86_400
 
 
@@ -256,19 +257,92 @@ def test_a_job_that_has_run_is_no_abandoned_try_whoever_has_its_key(place: Place
     assert place.store.get(later.id) is not None
 
 
-def test_jobs_that_a_server_lost_with_the_end_of_its_log_are_read_back(place: Place, jobs: dict[str, str]) -> None:
-    assert recheck(place.store, place.artifacts) == []
+def at_once(_: float) -> None:
+    """Waits for nothing."""
+
+
+class Recorded(ArtifactStore):
+    """Remembers what was read."""
+
+    keys: list[str]
+
+    def read(self, key: str, sha256: str | None = None) -> bytes:
+        self.keys.append(key)
+        return super().read(key, sha256)
+
+
+def test_jobs_that_a_server_lost_with_the_end_of_its_log_are_read_back_and_no_others(
+    place: Place, jobs: dict[str, str], tmp_path: Path
+) -> None:
+    assert recheck(place.store, place.artifacts, wait=at_once) == []
     gone = jobs["succeeded"]
     keys = [*place.client.scan_iter(f"snapcycle:job:{gone}*")]
     place.client.delete(*keys)
-    assert recheck(place.store, place.artifacts) == [gone]
-    with pytest.raises(StoreUnavailable):
-        place.store.get(gone)
+    recorded = Recorded.open(tmp_path / "artifacts")
+    recorded.keys = []
+    assert recheck(place.store, recorded, wait=at_once) == [gone]
+    assert {key.split("/")[1] for key in recorded.keys} == {gone}
+    assert recheck(place.store, place.artifacts, wait=at_once) == []
+    assert record_of(place.store, gone).status == "succeeded"
+
+
+def test_meanwhile_nothing_is_said_to_be_missing_and_what_is_there_is_served(place: Place, jobs: dict[str, str]) -> None:
+    place.client.delete(*place.client.scan_iter(f"snapcycle:job:{jobs['failed']}*"))
+
+    def leave_it() -> bool:
+        with pytest.raises(StoreUnavailable):
+            place.store.get(jobs["failed"])
+        assert record_of(place.store, jobs["queued"]).status == "queued"
+        return False
+
+    assert recheck(place.store, place.artifacts, may_go_on=leave_it, wait=at_once) is None
     assert place.rebuild() == 1
-    assert recheck(place.store, place.artifacts) == []
-    record = place.store.get(gone)
-    assert record is not None
-    assert record.status == "succeeded"
+    assert record_of(place.store, jobs["failed"]).status == "failed"
+
+
+def test_a_submission_that_is_under_way_puts_nothing_in_doubt(place: Place, jobs: dict[str, str]) -> None:
+    spec = place.new_spec()
+    write_document(place.artifacts, spec_key(spec.id), spec.model_dump(mode="json"))
+    before = place.client.get("snapcycle:generation")
+    waits: list[float] = []
+
+    def submit(seconds: float) -> None:
+        waits.append(seconds)
+        place.store.submit(spec, idempotency_key=None, body_sha256="")
+
+    assert recheck(place.store, place.artifacts, wait=submit) == []
+    assert waits == [1.0]
+    assert place.client.get("snapcycle:generation") == before
+    assert len(record_of(place.store, spec.id).transitions) == 1
+
+
+def test_a_submission_that_died_before_its_record_becomes_a_job_unless_it_was_repeated(place: Place) -> None:
+    def died(key: str) -> str:
+        spec = place.new_spec().model_copy(update={"idempotency_key_sha256": key_sha256(key), "body_sha256": "body"})
+        write_document(place.artifacts, spec_key(spec.id), spec.model_dump(mode="json"))
+        return spec.id
+
+    unrepeated, repeated = died("k1"), died("k2")
+    made = place.queued(key="k2")
+    second_thought = died("k2")
+    assert recheck(place.store, place.artifacts, wait=at_once) == sorted([unrepeated, repeated, second_thought])
+    assert sorted(place.artifacts.list_names("jobs")) == sorted([unrepeated, made])
+    assert sorted(record.id for record in place.store.list().records) == sorted([unrepeated, made])
+    assert place.store.find_submission("k1", "body") == unrepeated
+    assert place.store.find_submission("k2", "body") == made
+    reasons = [transition["reason"] for transition in record_of(place.store, unrepeated).transitions]
+    assert reasons == ["submitted", "restored from the artifact store"]
+
+
+def test_a_wipe_while_missing_jobs_are_read_back_is_not_declared_complete(place: Place, jobs: dict[str, str]) -> None:
+    place.client.delete(*place.client.scan_iter(f"snapcycle:job:{jobs['failed']}*"))
+
+    def wipe() -> bool:
+        place.wipe()
+        return True
+
+    assert recheck(place.store, place.artifacts, may_go_on=wipe, wait=at_once) is None
+    assert place.rebuild() == 6
 
 
 def test_a_key_that_is_a_day_old_is_forgotten(place: Place) -> None:
@@ -328,6 +402,7 @@ def test_until_then_nothing_is_said_to_be_missing(place: Place, jobs: dict[str, 
         store.list,
         store.workers,
         store.check_complete,
+        store.num_queued,
         lambda: store.snapshots(job_id),
         lambda: store.snapshot(snapshot_id_of(job_id, 0)),
         lambda: store.request(job_id, Action.CANCEL),

@@ -2,13 +2,18 @@
 
 import os
 import signal
+from typing import Any
 
-from tests.worker.training_jobs import tiny_config
+import pytest
+
+from tests.worker.training_jobs import tiny_config, tiny_range_test, wait_until
 from tests.worker.workshops import Workshop
-from worker.jobs import JobStatus
-from worker.records import spec_key, write_document
+from worker.jobs import Action, JobStatus, Phase
+from worker.protocol import TrainerJob
+from worker.records import read_document, spec_key, write_document
 from worker.stored_specs import stored_spec
 from worker.supervisor import Outcome
+from worker.trainer_process import TrainerProcess
 from worker.watchdog import Watchdog
 
 ENDLESS = tiny_config(cycles=2, epochs_per_cycle=50_000)
@@ -89,7 +94,34 @@ def test_running_time_counts_across_attempts_and_snapshots_stay(workshop: Worksh
     assert workshop.bench.store.seconds_run(job_id) > allowed
 
 
-def test_the_service_s_own_limit_holds_for_every_job(workshop: Workshop) -> None:
-    job_id = workshop.submit(ENDLESS)
-    assert workshop.supervise(job_id, max_job_seconds=1.0) == Outcome.FINISHED
-    assert workshop.record(job_id).error["category"] == "time_limit"
+def test_the_next_attempt_is_told_how_long_the_drained_ones_ran(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[TrainerJob] = []
+    send = TrainerProcess.send
+
+    def recorded(self: TrainerProcess, message: Any) -> None:
+        sent.extend([message] if isinstance(message, TrainerJob) else [])
+        send(self, message)
+
+    monkeypatch.setattr(TrainerProcess, "send", recorded)
+    job_id = workshop.submit(tiny_range_test(num_rates=10_000, repeats=20))  # an interrupted one has no checkpoint
+    run = workshop.start(job_id)
+    wait_until(lambda: workshop.record(job_id).phase == Phase.MEASURING)
+    workshop.is_draining = True
+    assert run.result(timeout=30) == Outcome.RELEASED
+    drained = workshop.bench.store.seconds_run(job_id)
+    workshop.is_draining = False
+    run = workshop.start(job_id)
+    wait_until(lambda: len(sent) == 2 and workshop.record(job_id).phase == Phase.MEASURING)
+    next(trainer for trainer in workshop.spawned if trainer.is_alive()).kill()  # the others are spares
+    wait_until(lambda: workshop.record(job_id).crashes == 1)
+    lost = workshop.bench.store.seconds_run(job_id)
+    run.result(timeout=30)
+    attempt = workshop.start(job_id)
+    wait_until(lambda: len(sent) == 3)
+    workshop.bench.store.request(job_id, Action.CANCEL)
+    attempt.result(timeout=30)
+    assert [each.seconds_drained for each in sent] == [0.0, pytest.approx(drained, abs=0.01), pytest.approx(drained, abs=0.01)]
+    assert lost > drained > 0
+    artifacts = workshop.bench.artifacts
+    claims = [read_document(artifacts, key) or {} for key in sorted(artifacts.list_keys(f"jobs/{job_id}/attempts"))]
+    assert [each["seconds_run"] for each in claims[:2]] == [0.0, drained], "a rebuilt database knows it from there"

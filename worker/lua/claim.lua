@@ -25,5 +25,6 @@ if redis.call('ZSCORE', pending, id) then
   if redis.call('ZSCORE', ring_key(priority), tenant) then take_turn(priority, tenant) end
 end
 redis.call('ZADD', leases, now + lease_ms, id)
+count_recovery(id)
 transition(id, 'running', 'preparing_data', 'claimed', owner)
 return {epoch, 'ok'}

@@ -1,5 +1,5 @@
--- EXPIRE_OWNER  ends the leases of a worker that is known to be dead.
---   ARGV  owner
+-- EXPIRE_OWNER  ends the leases of a process that is known to be dead: those of its jobs, and that of the leader.
+--   ARGV  owner; a leader's name begins with it, and a colon
 --   ->    ids of its jobs
 local lost = {}
 for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
@@ -8,4 +8,6 @@ for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
     table.insert(lost, id)
   end
 end
+local leader = redis.call('GET', prefix .. 'leader')
+if leader and string.sub(leader, 1, #ARGV[1] + 1) == ARGV[1] .. ':' then redis.call('DEL', prefix .. 'leader') end
 return lost

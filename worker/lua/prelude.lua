@@ -202,6 +202,20 @@ local function is_terminal(status) return status == 'succeeded' or status == 'fa
 local function is_ours(id, epoch) return get(id, 'epoch') == epoch and get(id, 'status') == 'running' end
 local function has_live_lease(id) return tonumber(redis.call('ZSCORE', leases, id) or '0') > now end
 
+-- Counts how long a lost job was without a worker: from the end of its lease, or of its trainer, to this claim.
+local RECOVERY_SECONDS = {1, 2, 5, 10, 20, 30, 60, 120, 300, 600}
+local function count_recovery(id)
+  local lost_at = tonumber(get(id, 'lost_at'))
+  if not lost_at then return end
+  redis.call('HDEL', job_key(id), 'lost_at')
+  local ms = math.max(0, now - lost_at)
+  redis.call('HINCRBY', prefix .. 'counters', 'recovery_ms', ms)
+  for _, bound in ipairs(RECOVERY_SECONDS) do
+    if ms <= 1000 * bound then return count('recovery_le_' .. bound) end
+  end
+  count('recovery_le_inf')
+end
+
 -- Counts a lost attempt of a running job -> 'requeued' | 'failed' (the budget is spent) | 'cancelled' | 'paused' (someone had asked for it)
 local function lose_attempt(id, max_crashes, reason, actor)
   local crashes = redis.call('HINCRBY', job_key(id), 'crashes', 1)
@@ -214,6 +228,7 @@ local function lose_attempt(id, max_crashes, reason, actor)
       pause(id, actor)
       return 'paused'
     end
+    set(id, 'lost_at', math.min(now, tonumber(redis.call('ZSCORE', leases, id) or now)))
     enqueue(id, reason, actor)
     return 'requeued'
   end

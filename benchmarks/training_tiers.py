@@ -1,0 +1,190 @@
+"""Training side by side: our runs, the bare tuned loop, the textbook loop, torchensemble, Lightning and fastai on Fashion-MNIST.
+
+All arms of a tier have the same rows, initial weights, order, batches and learning rates (asserted). Throughput leaves out the first
+epoch, time to an accuracy counts it. The clock of our runs also covers the split and every evaluation; that of the others covers neither.
+torchensemble is calibrated first, and stands twice: at the best settings of a data loader as its documentation uses it, and with a
+data set that hands out whole batches, which neither its documentation nor its examples show.
+
+``make bench-train`` runs it. It goes on where it stopped; ``--minutes 6`` ends it early, between two turns.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare import RESULTS, SCRATCH, Campaign, interleaved
+from benchmarks.compare_process import OWN_PYTHON, PEERS_PYTHON, ArmProcess
+from benchmarks.training_report import show, summary
+from benchmarks.training_tiers_data import QUICK, TIERS, Tier, write_shared
+
+Json = dict[str, Any]
+
+CANDIDATES: dict[str, tuple[Json, ...]] = {
+    "torchensemble": (
+        {"workers": 0},
+        {"workers": 1},
+        {"workers": 2},
+        {"workers": 1, "pin": True},
+        {"workers": 0, "fused": True},
+        {"workers": 0, "fused": True, "channels_last": True},
+        {"workers": 1, "fused": True, "channels_last": True},
+    ),
+    "torchensemble, batches": (
+        {"workers": 0, "batched": True},
+        {"workers": 1, "batched": True},
+        {"workers": 0, "batched": True, "fused": True},
+        {"workers": 0, "batched": True, "fused": True, "channels_last": True},
+        {"workers": 1, "batched": True, "fused": True, "channels_last": True},
+    ),
+    "bare loop": ({"bf16": False}, {"bf16": True}),
+}
+OWN_MODULES = ("training_own", "training_job")
+PEER_MODULES = ("training_peers", "training_libraries")
+CALIBRATION_ROWS = {"A": 25_600, "B": 5_120, "C": 2_560}
+LIBRARY_TIERS = ("A",)
+"""Where Lightning and fastai take part: they add a loop of their own, which shows most where a step is short."""
+
+
+def main() -> None:
+    """Runs the campaign, or what is left of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiers", nargs="+", choices=sorted(TIERS), default=sorted(TIERS))
+    parser.add_argument("--repeats", type=int, default=5, help="each with another seed")
+    parser.add_argument("--quick", action="store_true", help="a minute that shows that everything runs; its figures mean nothing")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier turns")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no turn after this long")
+    parser.add_argument("--json", type=Path, default=RESULTS / "training.json")
+    arguments = parser.parse_args()
+    path = SCRATCH / "training.json" if arguments.quick else arguments.json
+    tiers = {name: (QUICK if arguments.quick else TIERS)[name] for name in TIERS}
+    settings = {"tiers": {name: vars(tier) for name, tier in tiers.items()}, "cores": sorted(os.sched_getaffinity(0))}
+    settings = json.loads(json.dumps(settings))
+    campaign = Campaign(path, "training", settings, fresh=arguments.fresh or arguments.quick)
+    deadline = time.monotonic() + 60 * arguments.minutes
+    repeats = 1 if arguments.quick else arguments.repeats
+    for names in (
+        (arguments.tiers,) if arguments.quick else ((name,) for name in arguments.tiers)
+    ):  # fresh processes show a tier's own memory
+        with ExitStack() as stack:
+            arms = Arms(stack, quick=arguments.quick)
+            for name in names:
+                run_tier(campaign, tiers[name], arms, repeats=repeats, deadline=deadline)
+    figures = summary(campaign, tiers)
+    campaign.write(figures)
+    show(campaign, figures, chart=None if arguments.quick else RESULTS / "training.svg")
+
+
+class Arms:
+    """The processes, started when the first turn needs them, and the tier that they have read."""
+
+    def __init__(self, stack: ExitStack, *, quick: bool) -> None:
+        self._stack, self.quick = stack, quick
+        self._processes: dict[str, ArmProcess] = {}
+
+    def __getitem__(self, module: str) -> ArmProcess:
+        """The process of a module of ``benchmarks.compare_arm``."""
+        if module not in self._processes:
+            cores = sorted(os.sched_getaffinity(0))
+            python = PEERS_PYTHON if module in PEER_MODULES else OWN_PYTHON
+            self._processes[module] = self._stack.enter_context(ArmProcess(python, module, cores=cores, threads=len(cores)))
+        return self._processes[module]
+
+    def read(self, tier: Tier, directory: Path) -> None:
+        """Gives every arm the rows of the next repeat."""
+        for module in OWN_MODULES:
+            self[module]("read", tier=tier.name, directory=str(directory), quick=self.quick)
+        for module in ("training_bare", "training_peers", *(["training_libraries"] if tier.name in LIBRARY_TIERS else [])):
+            self[module]("read", network=tier.network, directory=str(directory))
+
+    def check(self, tier: Tier, seed: int) -> None:
+        """Raises unless all begin with the same weights and rows."""
+        own = self["training_own"]("first_loss", tier=tier.name, seed=seed, quick=self.quick)
+        other = self["training_peers"]("first_loss")
+        if abs(own - other) > 1e-3:
+            raise SystemExit(f"the first loss of the arms must agree within 0.001, got {own} (ours) and {other} (peers)")
+
+    def versions(self, tier: Tier) -> Json:
+        """Of the peers."""
+        found: Json = self["training_peers"]("peer_versions")
+        return {**found, **self["training_libraries"]("peer_versions")} if tier.name in LIBRARY_TIERS else found
+
+    def call(self, tier: Tier, arm: str, seed: int, best: dict[str, Json]) -> Json:
+        """Measures an arm once."""
+        own: Json = {"tier": tier.name, "seed": seed, "quick": self.quick}
+        workers = best["torchensemble"]["workers"]
+        calls: dict[str, tuple[str, str, Json]] = {
+            "snapcycle": ("training_own", "run", own),
+            "snapcycle, fp32": ("training_own", "run", own | {"precision": "fp32"}),
+            "snapcycle, whole job": ("training_job", "run", own),
+            "bare loop": ("training_bare", "run", {"cycles": tier.cycles, **best["bare loop"]}),
+            "torchensemble": ("training_peers", "torchensemble", {"cycles": tier.cycles, **best["torchensemble"]}),
+            "torchensemble, batches": ("training_peers", "torchensemble", {"cycles": tier.cycles, **best["torchensemble, batches"]}),
+            "textbook loop": ("training_peers", "textbook", {"cycles": tier.cycles, "workers": workers}),
+            "Lightning": ("training_libraries", "run_lightning", {"workers": workers}),
+            "fastai": ("training_libraries", "run_fastai", {"workers": workers}),
+        }
+        module, function, given = calls[arm]
+        return self[module](function, **given)  # type: ignore[no-any-return]
+
+
+def run_tier(campaign: Campaign, tier: Tier, arms: Arms, *, repeats: int, deadline: float) -> None:
+    """All turns of a tier, each repeat with a seed of its own."""
+    with tempfile.TemporaryDirectory(prefix="snapcycle-tiers-") as directory:
+        prepared: int | None = None
+        for repeat, name in interleaved(_names(tier), repeats):
+            if time.monotonic() > deadline:
+                return
+            if campaign.has(tier.name, name, repeat):
+                continue
+            if prepared != repeat:
+                shared = Path(directory) / str(repeat)
+                write_shared(tier, repeat, shared)
+                arms.read(tier, shared)
+                arms.check(tier, repeat)
+                campaign.turn(f"{tier.name} versions", "peers", 0, partial(arms.versions, tier))
+                prepared = repeat
+            best = calibrated(campaign, tier, arms)
+            turn = campaign.turn(tier.name, name, repeat, partial(arms.call, tier, name, repeat, best))
+            print(f"tier {tier.name}, repeat {repeat}, {name}: {turn.figures['seconds']:.1f} s", flush=True)
+
+
+def _names(tier: Tier) -> list[str]:
+    names = [
+        "snapcycle",
+        "torchensemble",
+        "snapcycle, whole job",
+        "bare loop",
+        "torchensemble, batches",
+        "snapcycle, fp32",
+        "textbook loop",
+    ]
+    return [*names, "Lightning", "fastai"] if tier.name in LIBRARY_TIERS else names
+
+
+def calibrated(campaign: Campaign, tier: Tier, arms: Arms) -> dict[str, Json]:
+    """The fastest settings of each arm that has some, by the second of two short epochs; measured once in a campaign."""
+    rows = 256 if arms.quick else CALIBRATION_ROWS[tier.name]
+    best = {}
+    for name, candidates in CANDIDATES.items():
+        process, function = (arms["training_bare"], "run") if name == "bare loop" else (arms["training_peers"], "torchensemble")
+
+        def measure(process: ArmProcess = process, function: str = function, candidates: tuple[Json, ...] = candidates) -> Json:
+            rates = []
+            for candidate in candidates:
+                first, second = process(function, cycles=1, epochs=2, rows=rows, **candidate)["epoch_ends"]
+                rates.append(rows / (second - first))
+            fastest = max(range(len(candidates)), key=rates.__getitem__)
+            return {"candidates": list(candidates), "images_per_second": rates, "best": candidates[fastest]}
+
+        best[name] = campaign.turn(f"{tier.name} calibration", name, 0, measure).figures["best"]
+    return best
+
+
+if __name__ == "__main__":
+    main()
