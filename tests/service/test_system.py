@@ -69,12 +69,12 @@ def test_unknown_path_says_where_the_known_ones_are(api: httpx2.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PATCH", "/v1/jobs", "GET, POST"),
-        ("PUT", "/v1/jobs/job_x", "DELETE, GET"),
+        ("PATCH", "/v1/jobs", "GET, HEAD, POST"),
+        ("PUT", "/v1/jobs/job_x", "DELETE, GET, HEAD"),
         ("GET", "/v1/jobs/job_x/cancel", "POST"),
-        ("HEAD", "/livez", "GET"),
+        ("HEAD", "/v1/jobs/job_x/cancel", "POST"),
         ("POST", "/v1/snapshots/x/weights", "GET, HEAD"),
-        ("PUT", "/v1/datasets", "GET, POST"),
+        ("PUT", "/v1/datasets", "GET, HEAD, POST"),
     ],
 )
 def test_wrong_method_names_all_that_the_path_takes(api: httpx2.Client, method: str, path: str, allowed: str) -> None:

@@ -162,6 +162,23 @@ def test_progress_is_the_mean_of_the_runs_and_told_when_it_changes(place: Place)
     assert [(event.data["runs"], event.data["runs_ended"]) for event in events] == [(7, 1)]
 
 
+def test_the_end_of_a_run_that_was_already_whole_is_told(place: Place) -> None:
+    study = place.submit()
+    place.advance(study)
+    run = run_ids(study)["step-0"]
+    claim = place.store.claim(run, "worker-1", 30_000, 3)
+    assert isinstance(claim, Claim)
+    place.store.report(run, claim.epoch, progress=record_of(place.store, run).progress | {"fraction": 1.0})
+    place.advance(study)
+    assert place.store.finish(run, claim.epoch, JobStatus.SUCCEEDED)
+    place.advance(study)
+    events = place.store.events(study.id, types=["progress"])
+    assert [(event.data["fraction"], event.data["runs_ended"]) for event in events] == [
+        (pytest.approx(1 / 7), 0),
+        (pytest.approx(1 / 7), 1),
+    ]
+
+
 def test_cancelling_a_study_ends_its_runs(place: Place) -> None:
     study = place.submit()
     place.advance(study)

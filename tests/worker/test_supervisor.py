@@ -269,7 +269,7 @@ def test_a_cancel_is_obeyed_while_the_artifact_store_is_away(workshop: Workshop)
     trainer = workshop.wait_for_training(job_id)
     wait_until(lambda: trainer.directory.joinpath("snapshot-1.safetensors").exists())
     store.request(job_id, Action.CANCEL)
-    assert run.result(timeout=2) == Outcome.FINISHED
+    assert run.result(timeout=20) == Outcome.FINISHED  # the store never comes back
     assert (workshop.record(job_id).status, workshop.record(job_id).snapshot_count) == (JobStatus.CANCELLED, 0)
     assert reconcile_once(store, artifacts, print, max_crashes=3).filed == [job_id]
 
