@@ -10,12 +10,10 @@ import os
 import platform
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -213,15 +211,3 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def seconds_between(times: Sequence[float]) -> list[float]:
-    """The lengths of consecutive intervals."""
-    return [later - earlier for earlier, later in pairwise(times)]
-
-
-def wait_until_calm(*, below: float, seconds: float) -> None:
-    """Waits until the load average is low, for a bounded time: a campaign should not begin while a compiler still runs."""
-    deadline = time.monotonic() + seconds
-    while os.getloadavg()[0] > below and time.monotonic() < deadline:
-        time.sleep(1)

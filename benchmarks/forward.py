@@ -1,4 +1,4 @@
-"""The forward pass of five members side by side: our executor, the loop over the members, torch's vmap, torchensemble's predict.
+"""The forward pass of five members: ``clr.ensemble.Ensemble``, the loop over the members, torch's vmap, torchensemble's predict.
 
 All arms begin with the same rows of bytes and end with the mean probabilities, which must agree with the loop's within 1e-4.
 ``make bench-forward`` runs it.
@@ -20,9 +20,9 @@ from benchmarks.training_tiers_data import TIERS
 
 Json = dict[str, Any]
 
-OWN_ARMS = ("snapcycle", "snapcycle, with uncertainty", "snapcycle, Ensemble.predict")
+OWN_ARMS = ("snapcycle", "snapcycle, with uncertainty")
 PEER_ARMS = ("loop", "vmap", "torchensemble")
-ARMS = ("snapcycle", "loop", "vmap", "torchensemble", "snapcycle, with uncertainty", "snapcycle, Ensemble.predict")
+ARMS = ("snapcycle", *PEER_ARMS, "snapcycle, with uncertainty")
 BATCHES = (1, 8, 32, 64, 512)
 TOLERANCE = 1e-4
 
@@ -56,9 +56,7 @@ def run_case(campaign: Campaign, tier: str, threads: int, arguments: argparse.Na
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="snapcycle-forward-") as directory:
         own = stack.enter_context(ArmProcess(OWN_PYTHON, "forward_own", cores=cores, threads=threads))
         peers = stack.enter_context(ArmProcess(PEERS_PYTHON, "forward_peers", cores=cores, threads=threads))
-        campaign.turn(f"{tier} {threads} tuning", "snapcycle", 0, lambda: own("prepare", tier=tier, directory=directory))
-        if not (Path(directory) / "rows.npy").exists():  # the tuning's turn is from an earlier run
-            own("prepare", tier=tier, directory=directory)
+        own("prepare", tier=tier, directory=directory)
         peers("prepare", network=TIERS[tier].network, directory=directory)
         for batch in BATCHES:
             check(own, peers, batch)
@@ -81,7 +79,7 @@ def check(own: ArmProcess, peers: ArmProcess, batch: int) -> None:
 def summary(campaign: Campaign) -> Json:
     """Microseconds and how many times faster we are, by case and arm."""
     found: Json = {}
-    for case in dict.fromkeys(turn.case for turn in campaign.turns if not turn.case.endswith("tuning")):
+    for case in dict.fromkeys(turn.case for turn in campaign.turns):
         arms = {}
         for arm in ARMS:
             ratio = campaign.ratio(case, arm, "snapcycle", "microseconds")
@@ -108,8 +106,6 @@ def show(campaign: Campaign, chart: Path | None) -> None:
         print(table(("rows", *ARMS), rows))
         if threads == "1":
             panels += [_panel(campaign, head, batch) for batch in BATCHES]
-        tuned = [turn.figures for turn in campaign.turns if turn.case == f"{head} tuning"]
-        print(f"forms: {tuned[0]['forms']}, chosen in {tuned[0]['tuning_seconds']:.1f} s")
     print(f"\n{campaign.noisy_turns()} of {len(campaign.turns)} turns had more than 5 % steal")
     if chart is not None and panels:
         draw(

@@ -1,16 +1,13 @@
 """Our own arm of the ensemble's forward pass, and the five trained members that all arms are given."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.peers.forward_timing import timed
 from benchmarks.training_tiers_data import TIERS, Tier, dataset_of
 from clr.ensemble import Ensemble
-from clr.ensemble_executor import EnsembleExecutor
 from clr.training import CycleEnd, train
 
 MEMBERS = 5
@@ -20,8 +17,8 @@ SHORT = {name: Tier(name, tier.network, tier.model, 4_000, MEMBERS, 1, 1_000) fo
 _ready: dict[str, Any] = {}
 
 
-def prepare(tier: str, directory: str) -> dict[str, Any]:
-    """Trains the members, writes their weights for the other arms, and lets the executor choose its forms."""
+def prepare(tier: str, directory: str) -> None:
+    """Trains the members, and writes their weights for the other arms."""
     dataset = dataset_of(SHORT[tier])
     snapshots = [event.snapshot for event in train(SHORT[tier].config(0, precision="fp32"), dataset) if isinstance(event, CycleEnd)]
     assert len(snapshots) == MEMBERS
@@ -32,13 +29,7 @@ def prepare(tier: str, directory: str) -> dict[str, Any]:
         arrays |= {f"{number}.{name}": tensor.numpy() for name, tensor in snapshot.tensors.items()}
     for name, array in arrays.items():
         np.save(Path(directory) / f"{name}.npy", array, allow_pickle=False)
-    ensemble = Ensemble(snapshots)
-    executor = EnsembleExecutor(ensemble)
-    began = time.perf_counter()
-    for _ in executor.tune():
-        pass
-    _ready.update(ensemble=ensemble, executor=executor, rows=dataset.test_inputs)
-    return {"tuning_seconds": time.perf_counter() - began, "forms": {str(bucket): form for bucket, form in executor.choices.items()}}
+    _ready.update(ensemble=Ensemble(snapshots), rows=dataset.test_inputs)
 
 
 def probs(arm: str, batch: int) -> list[list[float]]:
@@ -52,18 +43,11 @@ def run(arm: str, batch: int, seconds: float) -> dict[str, Any]:
 
 
 def _call(arm: str, batch: int) -> Any:
-    rows, ensemble, executor = _ready["rows"][:batch], _ready["ensemble"], _ready["executor"]
-
-    @torch.inference_mode()
-    def mean() -> Any:
-        return executor.member_outputs(ensemble.checked(rows)).softmax(2).mean(0)
-
+    rows, ensemble = _ready["rows"][:batch], _ready["ensemble"]
     match arm:
         case "snapcycle":
-            return mean
-        case "snapcycle, with uncertainty":
-            return lambda: executor.predict(ensemble.checked(rows)).probs_BC
-        case "snapcycle, Ensemble.predict":
             return lambda: ensemble.predict(rows)
+        case "snapcycle, with uncertainty":
+            return lambda: ensemble.predict_with_uncertainty(rows).probs_BC
         case _:
             raise ValueError(f"there is no arm {arm!r}")

@@ -118,9 +118,7 @@ class SetupConfig(StrictModel):
         1, ge=1, le=1024, description="Mini-batches per optimizer step, the unit of every schedule; their gradients are averaged over rows."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto",
-        description="auto: bf16 autocast on a CUDA device that has it, and on a CPU that has it where a mini-batch is enough work to gain; "
-        "else fp32. A long job measures before its first step whether that holds, and the job's config shows what was taken.",
+        "auto", description="auto: bf16 autocast on a CUDA device that has it, else fp32; the job's config shows what was taken."
     )
     augmentation: Literal["auto", "none", "crop", "flip_crop"] = Field(
         "auto",

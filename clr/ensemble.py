@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clr.errors import EnsembleError, InputError
 from clr.inference import BATCH_ROWS, network_outputs, predictions
-from clr.preprocessing import Preprocessing
 from clr.snapshots import Snapshot, load_snapshot
 from clr.tables import Column
 from clr.targets import Task
@@ -102,11 +101,6 @@ class Ensemble:
         """M."""
         return len(self._members)
 
-    @property
-    def members(self) -> Sequence[tuple[nn.Module, Preprocessing]]:
-        """Each member's network, in evaluation mode, and what its rows go through first."""
-        return self._members
-
     def predict(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Mean probabilities (B, C), or mean values (B,) in the target's unit; float32 on the CPU.
 
@@ -119,12 +113,12 @@ class Ensemble:
     def member_probabilities(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Each member's probabilities (M, B, C), float32 on the CPU. Raises ``InputError`` as ``predict``."""
         self._require(Task.CLASSIFICATION)
-        return self._member_predictions(self.checked(inputs))
+        return self._member_predictions(self._checked(inputs))
 
     def member_values(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Each member's values (M, B), float32 on the CPU. Raises ``InputError`` as ``predict``."""
         self._require(Task.REGRESSION)
-        return self._member_predictions(self.checked(inputs))
+        return self._member_predictions(self._checked(inputs))
 
     def predict_with_uncertainty(
         self, inputs: np.ndarray[Any, Any] | Tensor, *, with_members: bool = False
@@ -135,12 +129,12 @@ class Ensemble:
             inputs: Rows as the training data holds them.
             with_members: Whether to keep each member's probabilities. The values of a regression, one a row, are always kept.
         """
-        rows = self.checked(inputs)
+        rows = self._checked(inputs)
         if self.task is Task.REGRESSION:
             return combine_values(self._member_predictions(rows))
         # In batches, so that the members' float64 probabilities of all rows are never in memory together.
         batches = torch.split(rows, BATCH_ROWS)
-        return joined([combine_probabilities(self._each_member(batch), with_members=with_members) for batch in batches])
+        return _joined([combine_probabilities(self._each_member(batch), with_members=with_members) for batch in batches])
 
     def _member_predictions(self, rows: Tensor) -> Tensor:
         return torch.stack(list(self._each_member(rows)))
@@ -149,15 +143,11 @@ class Ensemble:
         for network, preprocessing in self._members:
             yield predictions(network_outputs(network, preprocessing, rows), self.task, preprocessing)
 
-    def check_shape(self, inputs: np.ndarray[Any, Any] | Tensor) -> None:
-        """Raises ``InputError`` where the inputs are not rows of the training data's shape."""
+    def _checked(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """The rows as uint8 or finite float32."""
         if tuple(inputs.shape[1:]) != self.input_shape or inputs.ndim == 0 or len(inputs) == 0:
             expected = f"(rows, {', '.join(str(size) for size in self.input_shape)})"
             raise InputError(f"inputs must have the shape {expected} with at least one row, got {tuple(inputs.shape)}: reshape them")
-
-    def checked(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
-        """The rows as uint8 or finite float32. Raises ``InputError`` as ``predict``."""
-        self.check_shape(inputs)
         rows: Tensor = _as_tensor(inputs) if isinstance(inputs, np.ndarray) else inputs
         if rows.dtype == torch.uint8:
             return rows
@@ -214,26 +204,7 @@ def combine_probabilities(member_probs: Iterable[Tensor], *, with_members: bool 
     )
 
 
-def combine_stacked(probs_MBC: Tensor, *, with_members: bool = False) -> EnsemblePrediction:
-    """As ``combine_probabilities``, in few steps, for members that were computed together."""
-    members_MBC = probs_MBC.double()
-    mean_BC = members_MBC.mean(0)
-    entropy_B = _entropy(mean_BC)
-    mutual_information_B = (entropy_B - _entropy(members_MBC).mean(0)).clamp_min_(0)
-    probs_BC = mean_BC.float()
-    labels_B = probs_BC.argmax(1)
-    agreement_B = (probs_MBC.argmax(2) == labels_B).double().mean(0)
-    return EnsemblePrediction(
-        probs_BC,
-        labels_B,
-        entropy_B.float(),
-        mutual_information_B.float(),
-        agreement_B.float(),
-        probs_MBC if with_members else None,
-    )
-
-
-def joined(parts: Sequence[EnsemblePrediction]) -> EnsemblePrediction:
+def _joined(parts: Sequence[EnsemblePrediction]) -> EnsemblePrediction:
     """The predictions of consecutive rows as one."""
     members = [part.member_probs_MBC for part in parts if part.member_probs_MBC is not None]
     return EnsemblePrediction(

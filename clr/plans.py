@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from clr.augmentation import Augmentation
-from clr.config import MAX_STEPS, SetupConfig, TrainingConfig
+import torch
+
+from clr.config import MAX_STEPS, TrainingConfig
 from clr.datasets import Dataset
 from clr.errors import ModelError
 from clr.models import count_parameters
-from clr.precision import auto_precision
 from clr.preprocessing import image_size
 from clr.schedules import Schedule, build_schedule
 from clr.splits import split_sizes
@@ -54,14 +54,12 @@ def run_plan(config: TrainingConfig, dataset: Dataset) -> Plan:
     return Plan(schedule, is_length_known, steps_per_epoch, epochs, sizes.train, sizes.validation, sizes.test, num_parameters)
 
 
-def resolve(config: TrainingConfig, dataset: Dataset, device: str) -> TrainingConfig:
-    """The config with precision and augmentation replaced by what "auto" means for these data on ``device``."""
-    precision = config.precision
+def resolve(config: TrainingConfig, device: str) -> TrainingConfig:
+    """The config with every "auto" replaced by what it means on ``device``."""
+    precision, augmentation = config.precision, config.augmentation
     if precision == "auto":
-        precision = auto_precision(config, dataset.input_shape, dataset.num_outputs, device)
-    return config.model_copy(update={"precision": precision, "augmentation": settled_augmentation(config)})
-
-
-def settled_augmentation(config: SetupConfig) -> Augmentation:
-    """The augmentation, and what "auto" means for it: none, anywhere."""
-    return "none" if config.augmentation == "auto" else config.augmentation
+        has_bf16 = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if has_bf16 else "fp32"
+    if augmentation == "auto":
+        augmentation = "none"
+    return config.model_copy(update={"precision": precision, "augmentation": augmentation})

@@ -66,8 +66,7 @@ class Preprocessing:
     def fit(cls, dataset: Dataset, rows: Tensor) -> Self:
         """Measures the training rows, in float64."""
         layout = image_layout(dataset.input_shape)
-        is_image_of_bytes = dataset.inputs.dtype == torch.uint8 and layout != "features"
-        mean, std = (_byte_moments if is_image_of_bytes else _moments)(dataset.inputs, rows, layout)
+        mean, std = _moments(dataset.inputs, rows, layout)
         target_mean, target_std = 0.0, 1.0
         if dataset.task is Task.REGRESSION:
             targets = dataset.targets[rows].double()
@@ -102,24 +101,12 @@ def arrange(inputs: Tensor, layout: Layout) -> Tensor:
     assert_never(layout)
 
 
-def _byte_moments(inputs: Tensor, rows: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-    """As ``_moments``, from how often each channel has each of the 256 values: exact, and one pass over bytes."""
-    counts = torch.zeros(arrange(inputs[:1], layout).shape[1], 256, dtype=torch.int64)
-    for chunk_rows in torch.split(rows, _CHUNK_ROWS):
-        for channel, values in enumerate(arrange(inputs.index_select(0, chunk_rows), layout).unbind(1)):
-            counts[channel] += torch.bincount(values.reshape(-1), minlength=256)
-    value, weight = torch.arange(256, dtype=torch.float64), counts.double() / counts.sum(1, keepdim=True)
-    mean = (weight * value).sum(1, keepdim=True)
-    variance = (weight * (value - mean) ** 2).sum(1, keepdim=True)
-    return mean[:, :, None], _safe_std(variance, mean)[:, :, None]
-
-
 def _moments(inputs: Tensor, rows: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the rows (and pixels), float64, by merging chunks (Chan, Golub and LeVeque 1979)."""
     axes: tuple[int, ...] = (0,) if layout == "features" else (0, 2, 3)
     count, mean, squares, largest = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
     for chunk_rows in torch.split(rows, _CHUNK_ROWS):
-        chunk = arrange(inputs.index_select(0, chunk_rows), layout).double()
+        chunk = arrange(inputs[chunk_rows], layout).double()
         num_values = chunk.numel() // chunk.shape[1]
         chunk_mean = chunk.mean(axes, keepdim=True)
         delta = chunk_mean - mean

@@ -1,12 +1,10 @@
-"""What a run tells beside its steps: the precision it takes, the end of a cycle, and a return to its start."""
+"""What a run tells beside its steps: the end of a cycle, and a return to its start."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clr.checkpoints import Checkpoint
-from clr.config import TrainingConfig
 from clr.held_out import EnsembleMetrics
-from clr.precision import PrecisionCheck
 from clr.schedules import Schedule
 from clr.snapshots import Snapshot
 
@@ -33,14 +31,6 @@ class CycleEnd:
     def checkpoint(self) -> Checkpoint:
         """A copy on the CPU of all that is needed to go on after this cycle; only until the generator goes on."""
         return self._run.checkpoint(self.step)
-
-
-@dataclass(frozen=True)
-class PrecisionChosen:
-    """Whether bf16 pays was measured before the first step; the config says what the run takes."""
-
-    check: PrecisionCheck
-    config: TrainingConfig
 
 
 @dataclass(frozen=True)

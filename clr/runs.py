@@ -1,6 +1,5 @@
 """A run between two optimizer steps: network, optimizer, data on the device, and the ensemble so far."""
 
-import copy
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,6 @@ from clr.minima import is_minimum
 from clr.models import build_model, has_dropout, is_convolutional
 from clr.optimizers import build_optimizer, restore_state, state_tensors
 from clr.planning import RunPlan
-from clr.precision import Precision
 from clr.preprocessing import Preprocessing, arrange
 from clr.randomness import generator, mix
 from clr.run_events import CycleEnd, Rollback
@@ -59,26 +57,10 @@ class Run:
         self._optimizer = build_optimizer(config.optimizer, self._model, schedule.rate(0))
         self._last_loss = torch.zeros((), device=device)  # of the last step
         self._reseeds = has_dropout(config.model)
-        self._precision = _autocast(config.precision, device)
+        self._autocast = _autocast(config.precision, device)
         self._mark_start_of_cycle()
         self._augmentation: Augmentation = "none" if config.augmentation == "auto" else config.augmentation
         self._held_out = HeldOut(dataset, split, self._preprocessing, self._inputs, chooses_members=self.plan.decides_cycles)
-
-    def with_precision(self, precision: Precision) -> "Run":
-        """A run of its own from the same start on the same data; only for one that has not begun."""
-        assert self.step == 0, "the trained weights would stay behind"
-        other = copy.copy(self)
-        other._config = self._config.model_copy(update={"precision": precision})
-        other._precision = _autocast(precision, self._device)
-        other._model = other._fresh_model()
-        other._optimizer = build_optimizer(self._config.optimizer, other._model, self.schedule.rate(0))
-        other._mark_start_of_cycle()
-        return other
-
-    @property
-    def config(self) -> TrainingConfig:
-        """With every "auto" replaced."""
-        return self._config
 
     @property
     def schedule(self) -> Schedule:
@@ -120,7 +102,7 @@ class Run:
 
     def _backward(self, images: Tensor, targets: Tensor, num_rows: int | None = None) -> Tensor:
         """Adds the gradients of a mini-batch's mean loss, weighted by its share of ``num_rows``; returns the weighted loss."""
-        with self._precision:
+        with self._autocast:
             loss = self._loss(self._model(self._preprocessing.standardize(images)), targets)
         if num_rows is not None:
             loss = loss * (len(targets) / num_rows)

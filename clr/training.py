@@ -1,6 +1,6 @@
 """The training loop: a generator that yields what happened and leaves every decision to its caller."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,8 @@ from clr.datasets import Dataset
 from clr.held_out import EnsembleMetrics
 from clr.planning import Replanned
 from clr.plans import Plan, resolve, run_plan
-from clr.precision import CHECK_RATE, MIN_RUN_STEPS, Precision, check_precision
 from clr.rate_search import RateFound, RateSearch, search_rate
-from clr.run_events import CycleEnd, PrecisionChosen, Rollback
+from clr.run_events import CycleEnd, Rollback
 from clr.runs import Run
 from clr.schedule_config import is_rate_known
 from clr.schedules import Schedule
@@ -24,7 +23,6 @@ __all__ = [
     "EnsembleMetrics",
     "Event",
     "Plan",
-    "PrecisionChosen",
     "RateFound",
     "RateSearch",
     "Replanned",
@@ -90,29 +88,19 @@ class StepReport:
         self._run.replan(self.step, num_steps, reason, evidence or {})
 
 
-Event = StepReport | CycleEnd | Rollback | Replanned | RateSearch | RateFound | PrecisionChosen
+Event = StepReport | CycleEnd | Rollback | Replanned | RateSearch | RateFound
 
 
-def train(
-    config: TrainingConfig,
-    dataset: Dataset,
-    *,
-    device: str = "cpu",
-    resume_from: Checkpoint | None = None,
-    clock: Callable[[], float] | None = None,
-) -> Iterator[Event]:
+def train(config: TrainingConfig, dataset: Dataset, *, device: str = "cpu", resume_from: Checkpoint | None = None) -> Iterator[Event]:
     """Trains, yielding a report after every optimizer step, and after the last step of a cycle its snapshot as well.
 
     Where ``max_lr`` is "auto", a range test on networks of its own comes first, step by step, and then what it has found; a resumed
     run does not repeat it. A run whose loss or weights are no finite numbers goes back to the last snapshot and repeats the cycle
     with half its rates; the steps of the reports go back with it. Every change of plan is told.
 
-    With a ``clock``, a long run with precision "auto" that the rule of ``clr.precision`` gives bf16 first measures whether that pays
-    here, on networks of its own, and tells; a resumed run keeps what was taken. Without one the rule holds.
-
-    The events are a function of config, data, device, the precision taken and the caller's calls of ``replan``: a run resumed after
-    step k yields exactly those after step k. Equal bits need the caller's ``torch.use_deterministic_algorithms(True)`` on CUDA, and the
-    same number of threads on the CPU. Seeds torch's global generators where the network has dropout.
+    The events are a function of config, data, device and the caller's calls of ``replan``: a run resumed after step k yields exactly
+    those after step k. Equal bits need the caller's ``torch.use_deterministic_algorithms(True)`` on CUDA, and the same number of
+    threads on the CPU. Seeds torch's global generators where the network has dropout.
 
     Raises:
         ScheduleError, DatasetError, ModelError: As ``run_plan``, on the first ``next``.
@@ -121,7 +109,7 @@ def train(
         DivergedError: A cycle diverged again after three returns to its start.
     """
     run_plan(config, dataset)  # refuses before there is a search
-    resolved = _resolved(config, dataset, device, resume_from)
+    resolved = _resolved(config, device, resume_from)
     if not is_rate_known(resolved.schedule):
         resolved = yield from search_rate(resolved, dataset, device=device)
     plan = run_plan(resolved, dataset)
@@ -129,10 +117,6 @@ def train(
     if resume_from is not None:
         run.restore(resume_from)
         yield from _after_step(run)
-    elif clock is not None and config.precision == "auto" and resolved.precision == "bf16" and plan.schedule.num_steps >= MIN_RUN_STEPS:
-        chosen = _checked(run, clock)
-        run = run if chosen.config == resolved else run.with_precision(chosen.check.precision)
-        yield chosen
     order_of: int | None = None
     while run.step < run.schedule.num_steps:
         step = run.step
@@ -146,19 +130,6 @@ def train(
         if run.is_stopped:
             return
         yield from _after_step(run)
-
-
-def _checked(run: Run, clock: Callable[[], float]) -> PrecisionChosen:
-    """Measures both precisions on networks of their own; leaves the run and torch's generators as they are."""
-    batches = run.batches(0)
-
-    def steps(precision: Precision) -> Callable[[int], float]:
-        trial = run.with_precision(precision)
-        return lambda index: trial.update(batches[index % len(batches)], CHECK_RATE * trial.learning_rate(trial.step)).item()
-
-    with torch.random.fork_rng():  # networks with dropout seed torch's global generators
-        check = check_precision({"fp32": steps("fp32"), "bf16": steps("bf16")}, clock)
-    return PrecisionChosen(check, run.config.model_copy(update={"precision": check.precision}))
 
 
 def _after_step(run: Run) -> Iterator[Event]:
@@ -176,10 +147,10 @@ def _after_step(run: Run) -> Iterator[Event]:
     yield from run.plan.announce()
 
 
-def _resolved(config: TrainingConfig, dataset: Dataset, device: str, resume_from: Checkpoint | None) -> TrainingConfig:
+def _resolved(config: TrainingConfig, device: str, resume_from: Checkpoint | None) -> TrainingConfig:
     """The resolved config; a resumed run keeps what "auto" meant where it started."""
     if resume_from is None:
-        return resolve(config, dataset, device)
+        return resolve(config, device)
     started = TrainingConfig.model_validate(resume_from.state["config"])
     kept: dict[str, object] = {name: getattr(started, name) for name in ("precision", "augmentation") if getattr(config, name) == "auto"}
     if config.schedule.max_lr == "auto":

@@ -95,9 +95,7 @@ def notes_on_precision(config: SetupConfig) -> list[str]:
     """What is decided only when a worker takes the job."""
     if config.precision != "auto":
         return []
-    return [
-        "precision auto depends on the worker's device: bf16 where it computes in it and the network is large enough to gain, else fp32"
-    ]
+    return ["precision auto depends on the worker's device: bf16 on a GPU that computes in it, fp32 elsewhere"]
 
 
 def allowed_seconds(services: Services, request: JobLabels) -> float | None:

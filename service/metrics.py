@@ -1,8 +1,8 @@
 """What Prometheus reads: sums over all tenants, and no name, id or key of anyone.
 
 Requests and predictions are counted here; the rest is looked up when it is asked for, from the stores that all processes share. Where
-several API processes serve one address, each writes its counts into the files of ``service.shared_counts``, and whichever is asked sums
-all of them.
+several API processes serve one address, and were started with prometheus-client's own variable, each counts into files of that
+directory, and whichever is asked sums all of them.
 """
 
 import logging
@@ -18,7 +18,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.shared_counts import VARIABLE
 from worker.artifacts import ArtifactError, ArtifactStore
 from worker.job_store import JobStore, StoreUnavailable
 from worker.jobs import JobStatus
@@ -34,6 +33,9 @@ PREDICTING = ("/predict", "/infer")
 OK = 200
 RECOVERY_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 """Bounds that worker/lua/prelude.lua counts by."""
+
+SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+"""The library looks at it when it is imported, so it must be set, to an empty directory, before the processes are started."""
 
 UNKNOWN_PATH = "unknown"
 """Route of the requests that no route takes: their paths are anyone's to choose, and would fill the memory."""
@@ -71,7 +73,7 @@ class RequestCounts:
 
     def exposition(self) -> bytes:
         """The counts in Prometheus' text format: of all processes, where they share them."""
-        if os.environ.get(VARIABLE) is None:
+        if os.environ.get(SHARED_COUNTS) is None:
             return generate_latest(self.registry)
         shared = CollectorRegistry()
         MultiProcessCollector(shared)  # type: ignore[no-untyped-call]  # the library has no types here

@@ -21,7 +21,6 @@ from worker.protocol import (
     Failed,
     HistoryRows,
     PhaseEntered,
-    PrecisionChosen,
     Progress,
     RateFound,
     Replanned,
@@ -191,15 +190,11 @@ class Attempt:
         self._num_reported_rows = len(self._rows)
         self.report_warning(message)
 
-    def commit_choice(self, chosen: RateFound | PrecisionChosen) -> None:
-        """Tells the config with what the job has measured. A rate is made durable first; a precision is so by the next checkpoint."""
-        if isinstance(chosen, PrecisionChosen):
-            self._config = chosen.config
-            self._ensure(self._store.report(self._job_id, self._epoch, resolved_config=self._config))
-            return
+    def commit_rate(self, found: RateFound) -> None:
+        """Makes the rate that the job has found durable, then tells it, and the config that has it."""
         self.check_ours()
-        self._rate = chosen.model_dump(mode="json", include={"max_lr", "epochs", "result"})
-        self._config = chosen.config
+        self._rate = found.model_dump(mode="json", include={"max_lr", "epochs", "result"})
+        self._config = found.config
         self._artifacts.put_learning_rate(self._rate)
         failpoint("rate.stored")
         event = ("learning_rate", self._rate)

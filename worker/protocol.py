@@ -143,14 +143,6 @@ class RateFound(Line):
     config: Json  # the run's, with the number
 
 
-class PrecisionChosen(Line):
-    """Whether bf16 pays here was measured before the first step. A checkpoint with the choice follows that step."""
-
-    type: Literal["precision"] = "precision"
-    check: Json  # clr.precision.PrecisionCheck
-    config: Json  # the run's, with the choice
-
-
 class Replanned(Line):
     """The plan of the run has changed; later progress tells the new length."""
 
@@ -225,7 +217,6 @@ Message = Annotated[
     | HistoryRows
     | RolledBack
     | RateFound
-    | PrecisionChosen
     | Replanned
     | SnapshotStaged
     | CheckpointStaged

@@ -31,7 +31,6 @@ from worker.protocol import (
     HistoryRows,
     Message,
     PhaseEntered,
-    PrecisionChosen,
     Progress,
     RateFound,
     Ready,
@@ -186,8 +185,8 @@ class _Supervision:
             case RolledBack():
                 self._attempt.note_rollback(message)
                 self._owed.append(partial(self._attempt.report_rollback, message.message))
-            case RateFound() | PrecisionChosen():
-                self._owed.append(partial(self._attempt.commit_choice, message))
+            case RateFound():
+                self._owed.append(partial(self._attempt.commit_rate, message))
             case Replanned():
                 self._attempt.note_plan(message)
                 self._owed.append(partial(self._attempt.report_plan, message))

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,20 +14,7 @@ from clr.datasets import load_dataset
 from clr.errors import DivergedError
 from clr.history import History
 from clr.snapshots import save_outputs, save_snapshot
-from clr.training import (
-    CycleEnd,
-    Event,
-    Plan,
-    PrecisionChosen,
-    RateFound,
-    RateSearch,
-    Replanned,
-    Rollback,
-    StepReport,
-    resolve,
-    run_plan,
-    train,
-)
+from clr.training import CycleEnd, Event, Plan, RateFound, RateSearch, Replanned, Rollback, StepReport, resolve, run_plan, train
 from worker.background_writer import BackgroundWriter
 from worker.failpoints import failpoint
 from worker.job_specs import TrainSpec
@@ -45,9 +31,6 @@ from worker.protocol import (
     SnapshotStaged,
     Started,
     TrainerJob,
-)
-from worker.protocol import (
-    PrecisionChosen as PrecisionTold,
 )
 from worker.run_members import RunMembers
 from worker.train_reporter import TrainReporter
@@ -71,10 +54,6 @@ class TrainJob:
         self._dataset = load_dataset(Path(job.dataset_path))
         self._began_at = began_at
         self._passed_over: list[str] = []
-        self._precision_check: dict[str, Any] | None = None
-        self._is_choice_kept = True
-        # What earlier attempts have left was computed in a precision that only a checkpoint knows.
-        self._clock = None if job.checkpoint_path or job.files else time.perf_counter
         self._events = self._resumed([path for path in (job.checkpoint_path, *job.older_checkpoints) if path is not None])
         failpoint("trainer.loaded")
 
@@ -90,7 +69,7 @@ class TrainJob:
             except (ValueError, KeyError, TypeError, AttributeError) as error:  # of another version of this program, or other software
                 self._passed_over.append(f"{Path(path).parent.name}: {error}")
         self._set_out(None)
-        return train(self._config, self._dataset, device=self._device, clock=self._clock)
+        return train(self._config, self._dataset, device=self._device)
 
     def _set_out(self, kept_at: Checkpoint | None) -> None:
         """Puts everything beside the training itself where it was."""
@@ -105,7 +84,6 @@ class TrainJob:
         used_before = kept["used_seconds"] if kept else self._seconds_drained  # a search for a rate that was drained has left nothing else
         self._pacer = _pacer(self._config, self._plan, self._checkpoint, used_before=used_before or 0.0, began_at=self._began_at)
         self._schedule = self._plan.schedule
-        self._precision_check = kept.get("precision_check") if kept else None
         self._saved_at = self._began_at
 
     def to_end(self) -> int:
@@ -117,7 +95,7 @@ class TrainJob:
         checkpoint, device = self._checkpoint, self._device
         self._send(
             Started(
-                config=checkpoint.state["config"] if checkpoint else resolve(self._config, self._dataset, device).model_dump(mode="json"),
+                config=checkpoint.state["config"] if checkpoint else resolve(self._config, device).model_dump(mode="json"),
                 step=checkpoint.step if checkpoint else 0,
                 rows=self._history.rows,
                 plan=_announced_plan(checkpoint) if checkpoint else (),
@@ -137,8 +115,6 @@ class TrainJob:
                     status = self._while_searching(event)
                 case RateFound():
                     self._reporter.found(event)
-                case PrecisionChosen():
-                    self._choose_precision(event)
                 case Replanned():
                     self._schedule = event.schedule
                     self._reporter.replan(event)
@@ -156,8 +132,7 @@ class TrainJob:
             self._begin_snapshot(report)
             return None  # its CycleEnd is next: nothing may come between the last step and the snapshot
         self._pace(report)
-        is_due = time.monotonic() - self._saved_at >= self._checkpoint_seconds
-        if self._requests.drain or is_due or not self._is_choice_kept:
+        if self._requests.drain or time.monotonic() - self._saved_at >= self._checkpoint_seconds:
             self._stage_checkpoint(report.checkpoint())
         if self._requests.drain:
             return EXIT_DRAINED
@@ -193,11 +168,6 @@ class TrainJob:
             return 0
         return None
 
-    def _choose_precision(self, chosen: PrecisionChosen) -> None:
-        """Tells what was measured. A checkpoint keeps the choice before anything is kept that was computed with it."""
-        self._precision_check, self._is_choice_kept = asdict(chosen.check), False
-        self._send(PrecisionTold(check=self._precision_check, config=chosen.config.model_dump(mode="json")))
-
     def _roll_back(self, rollback: Rollback) -> None:
         self._reporter.roll_back(rollback)
         if self._pacer is not None:
@@ -226,8 +196,6 @@ class TrainJob:
     def _finish(self, *, stop_reason: Literal["stopped"] | None) -> int:
         """Stages what the snapshots are together, and returns the exit status. A run that was stopped is not measured any further."""
         self._reporter.flush_rows()
-        if self._precision_check is not None:
-            self._send(ResultStaged(document={"precision_check": self._precision_check}))
         self._writer.flush()
         if members := self._members.document(self._dataset):
             self._send(ResultStaged(document=members))
@@ -290,9 +258,9 @@ class TrainJob:
         """Writes a checkpoint and tells the supervisor, after the rows that it holds."""
         self._reporter.flush_rows()
         used_seconds = self._pacer.seconds_used(time.monotonic()) if self._pacer is not None else None
-        caller_state = {"history": self._history.state(), "used_seconds": used_seconds, "precision_check": self._precision_check}
+        caller_state = {"history": self._history.state(), "used_seconds": used_seconds}
         self._writer.stage(partial(_write_checkpoint, checkpoint.with_caller_state(caller_state)))
-        self._saved_at, self._is_choice_kept = time.monotonic(), True
+        self._saved_at = time.monotonic()
 
 
 def _write_checkpoint(checkpoint: Checkpoint) -> CheckpointStaged:

@@ -107,32 +107,22 @@ def test_predictions_are_timed_where_they_succeed(service: KeyedService) -> None
 
 COUNT_TWICE = """
 import sys
-from pathlib import Path
-from service.shared_counts import VARIABLE, share_counts
-import os, subprocess
-if VARIABLE not in os.environ:
-    share_counts(Path(sys.argv[1]))
-    for _ in range(2):
-        subprocess.run([sys.executable, __file__], check=True)
 from service.metrics import RequestCounts
 counts = RequestCounts()
-counts.add(method="POST", route="/v1/ensembles/{ensemble_id}/predict", status=200, seconds=0.25)
-if len(sys.argv) > 1:
-    sys.stdout.buffer.write(counts.exposition())
+for _ in range(2):
+    counts.add(method="POST", route="/v1/ensembles/{ensemble_id}/predict", status=200, seconds=0.25)
+sys.stdout.buffer.write(counts.exposition())
 """
 
 
 def test_counts_of_several_processes_are_summed(tmp_path: Path) -> None:
     """Also of those that have ended: a count never goes back."""
-    script = tmp_path / "count.py"
-    script.write_text(COUNT_TWICE)
-    (tmp_path / "counts").mkdir()
-    (tmp_path / "counts" / "counter_1.db").write_bytes(b"of an earlier start")
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "counts")], env=environment, capture_output=True, text=True, check=True
-    )
-    samples = {sample.name: sample.value for family in text_string_to_metric_families(done.stdout) for sample in family.samples}
-    assert samples["snapcycle_requests_total"] == 3
-    assert samples["snapcycle_prediction_seconds_count"] == 3
-    assert samples["snapcycle_prediction_seconds_sum"] == 0.75
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    told = [
+        subprocess.run([sys.executable, "-c", COUNT_TWICE], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    samples = {sample.name: sample.value for family in text_string_to_metric_families(told[-1]) for sample in family.samples}
+    assert samples["snapcycle_requests_total"] == 4
+    assert samples["snapcycle_prediction_seconds_count"] == 4
+    assert samples["snapcycle_prediction_seconds_sum"] == 1.0
