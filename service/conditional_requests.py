@@ -46,7 +46,10 @@ class ConditionalRequests:
 
 
 class _Answer:
-    """One answer on its way: its head is held back until the first part of the body has come."""
+    """One answer on its way: the head of one that may come in one piece is held back until the first part of the body has come.
+
+    A stream has no length, and may be silent for long: its head goes at once.
+    """
 
     def __init__(self, scope: Scope, send: Send, *, without_body: bool) -> None:
         self._scope = scope
@@ -56,11 +59,11 @@ class _Answer:
 
     async def send(self, message: Message) -> None:
         """Passes a part of the answer on."""
-        if message["type"] == "http.response.start":
-            self._start = message
-            return
         if self._without_body:
             self._scope["method"] = "HEAD"  # the server looks at it, and wants no body then
+        if message["type"] == "http.response.start" and "content-length" in Headers(raw=message["headers"]):
+            self._start = message
+            return
         if self._start is not None and message["type"] == "http.response.body":
             start, self._start = self._start, None
             is_whole = not message.get("more_body", False)

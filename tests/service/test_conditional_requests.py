@@ -6,6 +6,7 @@ import httpx2
 import pytest
 
 from service.app import create_app
+from service.events import PING_SECONDS
 from tests.service.conftest import problem
 from tests.service.keyed_service import routes_of
 from worker.settings import Settings
@@ -46,6 +47,14 @@ def test_head_answers_as_get_without_the_body(api: httpx2.Client, finished_job: 
 def test_head_on_a_stream_ends(api: httpx2.Client, finished_job: str) -> None:
     head = api.head(f"/v1/jobs/{finished_job}/events", headers={"Accept": "text/event-stream"})
     assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+
+def test_a_silent_stream_begins_at_once(api: httpx2.Client, submit: Callable[..., str]) -> None:
+    path = f"/v1/jobs/{submit()}/events"
+    latest = api.get(path).json()["data"][-1]["seq"]
+    headers = {"Accept": "application/jsonl", "Last-Event-ID": str(latest)}
+    with api.stream("GET", path, headers=headers, timeout=PING_SECONDS / 3) as answer:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/jsonl")
 
 
 def test_head_where_nothing_can_be_got_is_refused(api: httpx2.Client) -> None:
