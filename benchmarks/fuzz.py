@@ -177,6 +177,7 @@ def document_of(outcome: Outcome, *, with_keys: bool) -> dict[str, Any]:
         "seconds": round(own.seconds + (schema.seconds if schema else 0.0), 1),
         "slowest_seconds": round(own.slowest_seconds, 3),
         "statuses": most_common(own.statuses),
+        "unanswered": most_common(own.unanswered),
         "mutations": most_common(own.mutations),
         "operations": most_common(own.operations),
         "server_errors": own.num_server_errors,
@@ -203,6 +204,7 @@ def as_table(outcome: Outcome) -> str:
         f"  schemathesis       {schema.requests if schema else 0:>8}   failures {len(schema.failures) if schema else 0}",
         f"  own fuzzer         {own.requests:>8}   violations {own.num_violations}",
         "  statuses           " + ", ".join(f"{name} {count}" for name, count in families.items()) + f", none {own.statuses[0]}",
+        f"  without an answer  {_unanswered(own)}",
         f"  slowest answer     {own.slowest_seconds:>8.2f} s   limit {HANG_SECONDS:.0f} s",
         f"  memory, MB         {outcome.growth_bytes / 1e6:>+8.1f}     limit {MAX_GROWTH_BYTES / 1e6:.0f}; {_memory(outcome)}",
         f"  works afterwards   {'yes' if outcome.works_afterwards else 'NO'}",
@@ -210,6 +212,11 @@ def as_table(outcome: Outcome) -> str:
     lines += [f"  VIOLATION {item['operation']} ({item['mutation']}): {item['why']}: {item['request']}" for item in own.violations[:20]]
     lines += [f"  SCHEMATHESIS {failure}" for failure in (schema.failures[:20] if schema else ())]
     return "\n".join(lines)
+
+
+def _unanswered(own: Figures) -> str:
+    counts = ", ".join(f"{name} {count}" for name, count in most_common(own.unanswered).items())
+    return f"{counts}: what is no HTTP, or ends in the middle" if counts else "none"
 
 
 def _memory(outcome: Outcome) -> str:

@@ -29,6 +29,10 @@ MAX_THREADS = 4
 """Small ensembles gain nothing from more, and a worker usually trains on the same machine."""
 
 
+_Content = tuple[str, ...]
+"""The sha256 of each member's weights: anybody may name the same snapshots again and again, and each name took the memory once more."""
+
+
 @dataclass(frozen=True)
 class Timed:
     """What an ensemble said, and how long that took."""
@@ -49,7 +53,7 @@ class Predictor:
         self._artifacts = artifacts
         self._cache_bytes = cache_bytes
         self._device = device
-        self._loaded: OrderedDict[tuple[str, int], Ensemble] = OrderedDict()
+        self._loaded: OrderedDict[_Content, Ensemble] = OrderedDict()
         self._lock = threading.Lock()
         self._load_lock = threading.Lock()
         self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
@@ -65,7 +69,7 @@ class Predictor:
         Raises:
             ArtifactMissing, ArtifactDamaged, EnsembleError, SnapshotError: A member is lost or does not fit the others.
         """
-        key = (members.ensemble_id, members.version)
+        key = _content(members)
         if (found := self._find(key)) is not None:
             return found
         with self._load_lock:
@@ -102,14 +106,18 @@ class Predictor:
 
         return await asyncio.get_running_loop().run_in_executor(self._inference, answer)
 
-    def _find(self, key: tuple[str, int]) -> Ensemble | None:
+    def _find(self, key: _Content) -> Ensemble | None:
         with self._lock:
             if key in self._loaded:
                 self._loaded.move_to_end(key)
             return self._loaded.get(key)
 
-    def _keep(self, key: tuple[str, int], ensemble: Ensemble) -> None:
+    def _keep(self, key: _Content, ensemble: Ensemble) -> None:
         with self._lock:
             self._loaded[key] = ensemble
             while len(self._loaded) > 1 and sum(kept.size_bytes for kept in self._loaded.values()) > self._cache_bytes:
                 self._loaded.popitem(last=False)
+
+
+def _content(members: Members) -> _Content:
+    return tuple(snapshot["files"]["weights"]["sha256"] for snapshot in members.snapshots)

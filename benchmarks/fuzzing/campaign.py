@@ -36,6 +36,7 @@ class Figures:
     seconds: float = 0.0
     slowest_seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
+    unanswered: Counter[str] = field(default_factory=Counter)
     mutations: Counter[str] = field(default_factory=Counter)
     operations: Counter[str] = field(default_factory=Counter)
     violations: list[dict[str, Any]] = field(default_factory=list)
@@ -121,6 +122,8 @@ async def _send(connection: Connection, draft: Draft, target: Target, corpus: Co
         _keep(figures, failures, draft, data, answer, f"no whole answer within {GIVE_UP_SECONDS:.0f} s ({error!r})")
         return
     figures.statuses[answer.status] += 1
+    if answer.status == 0:
+        figures.unanswered[draft.mutation] += 1
     figures.slowest_seconds = max(figures.slowest_seconds, answer.seconds)
     if (why := judge(draft, answer, target.codes)) is not None:
         _keep(figures, failures, draft, data, answer, why)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from clr.ensemble import Ensemble
-from tests.service.conftest import Trained, Worker, field_error, problem
+from service.ensembles import Members
+from tests.service.conftest import Server, Trained, Worker, field_error, problem
 from tests.service.test_predictions import ensemble_of, probabilities
 
 Submit = Callable[..., str]
@@ -55,6 +56,16 @@ def test_chosen_snapshots_make_an_ensemble(api: httpx2.Client, finished_job: str
     expected = Ensemble.load([trained.weights(0), trained.weights(2)]).predict(trained.x[:5]).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)
     problem(api.post(f"/v1/ensembles/{made['id']}/predict?version=2", json={"inputs": [[0, 0, 0, 0]]}), 404, "not_found")
+
+
+def test_ensembles_of_the_same_snapshots_take_memory_once(server: Server, finished_job: str) -> None:
+    manifests = tuple(server.services.store.snapshots(finished_job))
+    first, second, other = (
+        Members(f"ens_{name}", 1, chosen) for name, chosen in (("a", manifests), ("b", manifests), ("c", manifests[:2]))
+    )
+    predictor = server.services.predictor
+    assert predictor.load(first) is predictor.load(second)
+    assert predictor.load(other) is not predictor.load(first)
 
 
 def test_same_key_makes_one_ensemble(api: httpx2.Client, finished_job: str) -> None:
