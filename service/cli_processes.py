@@ -86,9 +86,11 @@ def api(
 
     import uvicorn
 
+    from service.allocator import bound_freed_memory
     from service.app import create_app
     from service.http_protocol import IDLE_SECONDS, bounded_http
 
+    bound_freed_memory()
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings),
