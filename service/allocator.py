@@ -1,6 +1,7 @@
 """How much freed memory the C library may keep for this process."""
 
 import ctypes
+import sys
 
 MAX_ARENAS = 2
 MMAP_BYTES = 1 << 20
@@ -16,6 +17,8 @@ def bound_freed_memory() -> bool:
     then leave holes in the heap: 12,000 requests made from the schema grew the process by 115 MB, with these limits by 24. Other C
     libraries have no such setting, and are left alone.
     """
+    if sys.platform != "linux":
+        return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False

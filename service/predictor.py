@@ -30,7 +30,7 @@ MAX_THREADS = 4
 
 
 _Content = tuple[str, ...]
-"""The sha256 of each member's weights: anybody may name the same snapshots again and again, and each name took the memory once more."""
+"""The sha256 of each member's weights, in order: ensembles of the same snapshots, of which anybody may make any number, are one here."""
 
 
 @dataclass(frozen=True)

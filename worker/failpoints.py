@@ -254,7 +254,7 @@ def _refuse(name: str, number: int) -> NoReturn:
         case Seam.FILE:
             raise error
         case Seam.ARTIFACTS:
-            from worker.artifact_errors import translated_errors  # it imports this module
+            from worker.artifact_errors import translated_errors  # it imports worker.durable_files, and that this module
 
             with translated_errors("failpoint"):
                 raise error
