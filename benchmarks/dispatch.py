@@ -19,7 +19,7 @@ from service.client_core import Json
 from service.embedded import Stack
 from worker.settings import Settings
 
-GOAL_MILLISECONDS = 100.0
+GOAL_MILLISECONDS = 60.0
 IDLE_SECONDS = 6.0
 """How long the worker has had nothing to do before each job: time to warm its next trainer up."""
 
@@ -28,27 +28,29 @@ def main() -> int:
     """Runs the benchmark; the exit status says whether the median meets the goal."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=20, help="jobs to submit, one after the other")
+    parser.add_argument("--dataset", default="digits", help="the built-in dataset to train on: digits has 1,797 rows, fashion-mnist 70,000")
+    parser.add_argument("--architecture", default="mlp", help="the network to train")
     parser.add_argument("--json", type=Path, help="file for all figures")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="snapcycle-dispatch-") as directory, (Path(directory) / "log").open("wb") as log:
         settings = Settings(redis_url=None, artifacts=None, data_dir=Path(directory), host="127.0.0.1", port=0)
         with Stack(settings, num_workers=1, log=log) as stack, Client(stack.url) as client:
-            delays = measure(client, num_jobs=arguments.jobs)
-    figures = summarize(delays)
+            delays = measure(client, arguments.dataset, arguments.architecture, num_jobs=arguments.jobs)
+    figures = {"dataset": arguments.dataset, "architecture": arguments.architecture, **summarize(delays)}
     print(as_table(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps({**figures, "milliseconds": delays}, indent=2) + "\n")
     return 0 if figures["median"] <= GOAL_MILLISECONDS else 1
 
 
-def measure(client: Client, *, num_jobs: int) -> list[float]:
+def measure(client: Client, dataset_name: str, architecture: str, *, num_jobs: int) -> list[float]:
     """Milliseconds from submission to first step of each job, after one that warms up the connections and caches."""
-    dataset = client.datasets.builtin("digits")
+    dataset = client.datasets.builtin(dataset_name)
     delays = []
     for _ in range(num_jobs + 1):
         time.sleep(IDLE_SECONDS)
         sent_at = time.time()
-        job = client.jobs.train(dataset, architecture="mlp", cycles=2, epochs_per_cycle=1).wait()
+        job = client.jobs.train(dataset, architecture=architecture, cycles=2, epochs_per_cycle=1).wait()
         first_step_at = datetime.fromisoformat(job.data["training_started_at"]).timestamp()
         delays.append(round((first_step_at - sent_at) * 1000, 1))
     return delays[1:]
@@ -69,7 +71,8 @@ def summarize(delays: list[float]) -> Json:
 
 def as_table(figures: Json) -> str:
     """The figures for people."""
-    lines = [f"POST /v1/jobs to the first training step, {figures['jobs']} jobs, idle worker ({figures['machine']})"]
+    what = f"{figures['jobs']} jobs of {figures['architecture']} on {figures['dataset']}"
+    lines = [f"POST /v1/jobs to the first training step, {what}, idle worker ({figures['machine']})"]
     lines += [f"  {name:<8} {figures[name]:>8.1f} ms" for name in ("minimum", "median", "maximum")]
     lines.append(f"  goal     {figures['goal_for_median']:>8.1f} ms for the median")
     return "\n".join(lines)

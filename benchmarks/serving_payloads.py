@@ -86,7 +86,7 @@ def _post(path: str, body: bytes, *headers: str) -> Request:
 
 def _oip_binary(path: str, image: Image) -> Request:
     """The Open Inference Protocol's binary tensor extension, both ways."""
-    tensor = {"name": "inputs", "shape": [1, *image.shape], "datatype": "UINT8", "parameters": {"binary_data_size": image.nbytes}}
+    tensor = {"name": "input", "shape": [1, *image.shape], "datatype": "UINT8", "parameters": {"binary_data_size": image.nbytes}}
     head = json.dumps({"inputs": [tensor], "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]}).encode()
     headers = ("Content-Type: application/octet-stream", f"Inference-Header-Content-Length: {len(head)}")
     return _post(path, head + image.tobytes(), *headers)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clr.randomness import generator
+from clr.row_store import to_device
 
 Augmentation = Literal["none", "crop", "flip_crop"]
 
@@ -21,20 +22,23 @@ def augment(images_BCHW: Tensor, augmentation: Augmentation, *, seed: int, step:
     if augmentation == "none":
         return images_BCHW
     num_rows, _, height, width = images_BCHW.shape
-    draws = generator(seed, "augmentation", step)
-    rows_BH = _shifted(num_rows, height, draws)
-    columns_BW = _shifted(num_rows, width, draws)
-    if augmentation == "flip_crop":
-        mirrored_B1 = torch.rand(num_rows, 1, generator=draws) < 0.5
-        columns_BW = torch.where(mirrored_B1, columns_BW.flip(1), columns_BW)
     device = images_BCHW.device
+    draws = generator(seed, "augmentation", step)
+    rows_BH = _shifted(height, _shifts(num_rows, height, draws), device)
+    columns_BW = _shifted(width, _shifts(num_rows, width, draws), device)
+    if augmentation == "flip_crop":
+        mirrored_B1 = to_device(torch.rand(num_rows, 1, generator=draws) < 0.5, device)
+        columns_BW = torch.where(mirrored_B1, columns_BW.flip(1), columns_BW)
     index_B11 = torch.arange(num_rows, device=device)[:, None, None]
-    rows_BH1, columns_B1W = rows_BH.to(device)[:, :, None], columns_BW.to(device)[:, None, :]
-    return images_BCHW.permute(0, 2, 3, 1)[index_B11, rows_BH1, columns_B1W].permute(0, 3, 1, 2)
+    return images_BCHW.permute(0, 2, 3, 1)[index_B11, rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _shifted(num_rows: int, size: int, draws: torch.Generator) -> Tensor:
-    """For each row of the batch, the source index of each pixel along one axis."""
+def _shifts(num_rows: int, size: int, draws: torch.Generator) -> Tensor:
+    """By how many pixels each row of the batch is moved along one axis, (B, 1)."""
     reach = size // 8
-    shifts_B1 = torch.randint(-reach, reach + 1, (num_rows, 1), generator=draws)
-    return (torch.arange(size) + shifts_B1).clamp_(0, size - 1)
+    return torch.randint(-reach, reach + 1, (num_rows, 1), generator=draws)
+
+
+def _shifted(size: int, shifts_B1: Tensor, device: torch.device) -> Tensor:
+    """For each row of the batch, the source index of each pixel along one axis."""
+    return (torch.arange(size, device=device) + to_device(shifts_B1, device)).clamp_(0, size - 1)

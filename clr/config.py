@@ -118,7 +118,9 @@ class SetupConfig(StrictModel):
         1, ge=1, le=1024, description="Mini-batches per optimizer step, the unit of every schedule; their gradients are averaged over rows."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast on a CUDA device that has it, else fp32; the job's config shows what was taken."
+        "auto",
+        description="auto: bf16 autocast on a CUDA device that has it, and on a CPU that has it where the network and its mini-batches are "
+        "large enough to gain and its architecture has passed an accuracy gate; else fp32. The job's config shows what was taken.",
     )
     augmentation: Literal["auto", "none", "crop", "flip_crop"] = Field(
         "auto",

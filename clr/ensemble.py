@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clr.ensemble_forms import JointForms
 from clr.errors import EnsembleError, InputError
 from clr.inference import BATCH_ROWS, network_outputs, predictions
 from clr.snapshots import Snapshot, load_snapshot
@@ -21,6 +22,12 @@ from clr.tables import Column
 from clr.targets import Task
 
 __all__ = ["Ensemble", "EnsembleError", "EnsemblePrediction", "InputError", "RegressionPrediction"]
+
+STACKED_VALUES = 1_000_000
+"""Probabilities that are combined all at once, in float64."""
+
+MODULE_BYTES = 4096
+"""What a module takes beside its weights, measured as 1,300 to 3,300 bytes: of tiny networks it is nearly all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +50,21 @@ class EnsemblePrediction:
     agreement_B: Tensor
     member_probs_MBC: Tensor | None
 
+    def __len__(self) -> int:
+        return len(self.probs_BC)
+
+    def part(self, start: int, end: int) -> "EnsemblePrediction":
+        """The rows from ``start`` to before ``end``; views, not copies."""
+        members_MBC = self.member_probs_MBC
+        return EnsemblePrediction(
+            self.probs_BC[start:end],
+            self.labels_B[start:end],
+            self.entropy_B[start:end],
+            self.mutual_information_B[start:end],
+            self.agreement_B[start:end],
+            None if members_MBC is None else members_MBC[:, start:end],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class RegressionPrediction:
@@ -57,6 +79,13 @@ class RegressionPrediction:
     value_B: Tensor
     std_B: Tensor
     member_values_MB: Tensor
+
+    def __len__(self) -> int:
+        return len(self.value_B)
+
+    def part(self, start: int, end: int) -> "RegressionPrediction":
+        """The rows from ``start`` to before ``end``; views, not copies."""
+        return RegressionPrediction(self.value_B[start:end], self.std_B[start:end], self.member_values_MB[:, start:end])
 
 
 class Ensemble:
@@ -83,8 +112,14 @@ class Ensemble:
         self.input_shape: tuple[int, ...] = first.input_shape
         self.class_names: tuple[str, ...] = first.class_names
         self.columns: tuple[Column, ...] = first.columns
-        self.size_bytes: int = sum(snapshot.size_bytes for snapshot in snapshots)
         self._members = [(snapshot.build_network(target), snapshot.preprocessing.to(target)) for snapshot in snapshots]
+        self._joint = JointForms(
+            self._members, self._member_outputs, input_shape=self.input_shape, is_classification=self.task is Task.CLASSIFICATION
+        )
+        num_modules = sum(1 for network, _ in self._members for _ in network.modules())
+        weight_bytes = sum(snapshot.size_bytes for snapshot in snapshots)
+        self.size_bytes: int = (1 + self._joint.num_copies) * weight_bytes + MODULE_BYTES * num_modules
+        """Memory that it takes, for those who keep ensembles within a bound."""
 
     @classmethod
     def load(cls, paths: Sequence[Path | str], *, device: str = "cpu") -> "Ensemble":
@@ -113,12 +148,12 @@ class Ensemble:
     def member_probabilities(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Each member's probabilities (M, B, C), float32 on the CPU. Raises ``InputError`` as ``predict``."""
         self._require(Task.CLASSIFICATION)
-        return self._member_predictions(self._checked(inputs))
+        return self._member_predictions(self.checked(inputs))
 
     def member_values(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Each member's values (M, B), float32 on the CPU. Raises ``InputError`` as ``predict``."""
         self._require(Task.REGRESSION)
-        return self._member_predictions(self._checked(inputs))
+        return self._member_predictions(self.checked(inputs))
 
     def predict_with_uncertainty(
         self, inputs: np.ndarray[Any, Any] | Tensor, *, with_members: bool = False
@@ -129,22 +164,40 @@ class Ensemble:
             inputs: Rows as the training data holds them.
             with_members: Whether to keep each member's probabilities. The values of a regression, one a row, are always kept.
         """
-        rows = self._checked(inputs)
+        return self.predict_checked(self.checked(inputs), with_members=with_members)
+
+    def predict_checked(self, rows: Tensor, *, with_members: bool = False) -> EnsemblePrediction | RegressionPrediction:
+        """As ``predict_with_uncertainty``, for rows that ``checked`` has passed."""
         if self.task is Task.REGRESSION:
             return combine_values(self._member_predictions(rows))
+        if self._joint.form_for(len(rows)) is not None:
+            return combine_probabilities(self._member_predictions(rows), with_members=with_members)
         # In batches, so that the members' float64 probabilities of all rows are never in memory together.
         batches = torch.split(rows, BATCH_ROWS)
         return _joined([combine_probabilities(self._each_member(batch), with_members=with_members) for batch in batches])
 
+    def _member_outputs(self, rows: Tensor) -> Tensor:
+        """Raw outputs (M, B, C), one member after the other."""
+        return torch.stack([network_outputs(network, preprocessing, rows) for network, preprocessing in self._members])
+
+    @torch.inference_mode()
     def _member_predictions(self, rows: Tensor) -> Tensor:
-        return torch.stack(list(self._each_member(rows)))
+        """Probabilities (M, B, C) or values (M, B)."""
+        form = self._joint.form_for(len(rows))
+        if form is None:
+            return torch.stack(list(self._each_member(rows)))
+        outputs_MBC = form(rows)
+        if self.task is Task.CLASSIFICATION:
+            return outputs_MBC.softmax(2)
+        each = zip(outputs_MBC, self._members, strict=True)
+        return torch.stack([predictions(outputs_BC, self.task, preprocessing) for outputs_BC, (_, preprocessing) in each])
 
     def _each_member(self, rows: Tensor) -> Iterator[Tensor]:
         for network, preprocessing in self._members:
             yield predictions(network_outputs(network, preprocessing, rows), self.task, preprocessing)
 
-    def _checked(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
-        """The rows as uint8 or finite float32."""
+    def checked(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """The rows as uint8 or finite float32. Raises ``InputError`` as ``predict``."""
         if tuple(inputs.shape[1:]) != self.input_shape or inputs.ndim == 0 or len(inputs) == 0:
             expected = f"(rows, {', '.join(str(size) for size in self.input_shape)})"
             raise InputError(f"inputs must have the shape {expected} with at least one row, got {tuple(inputs.shape)}: reshape them")
@@ -173,13 +226,15 @@ def _as_tensor(inputs: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(np.require(inputs, requirements=["C", "A", "W"]))
 
 
-def combine_probabilities(member_probs: Iterable[Tensor], *, with_members: bool = False) -> EnsemblePrediction:
+def combine_probabilities(member_probs: Tensor | Iterable[Tensor], *, with_members: bool = False) -> EnsemblePrediction:
     """The mean of the members' probabilities, with its uncertainty measured in float64.
 
     Args:
-        member_probs: (B, C) of each member, taken one after the other.
+        member_probs: (M, B, C), or (B, C) of each member, taken one after the other where all together would take too much memory.
         with_members: Whether to keep them.
     """
+    if isinstance(member_probs, Tensor) and member_probs.numel() <= STACKED_VALUES:
+        return _combine_stacked(member_probs, with_members=with_members)
     sum_BC = entropies_B = torch.zeros((), dtype=torch.float64)
     choices: list[Tensor] = []
     kept: list[Tensor] = []
@@ -202,6 +257,19 @@ def combine_probabilities(member_probs: Iterable[Tensor], *, with_members: bool 
         agreement_B.float(),
         torch.stack(kept) if with_members else None,
     )
+
+
+def _combine_stacked(probs_MBC: Tensor, *, with_members: bool) -> EnsemblePrediction:
+    """The same for all members at once, in few operations: of small batches these are the larger part."""
+    members_MBC = probs_MBC.double()
+    mean_BC = members_MBC.mean(0)
+    entropies_B = _entropy(torch.cat((mean_BC[None], members_MBC)))
+    entropy_B = entropies_B[0]
+    mean_float_BC = mean_BC.float()
+    labels_B = mean_float_BC.argmax(1)
+    measures = torch.stack((entropy_B, (entropy_B - entropies_B[1:].mean(0)).clamp_min_(0))).float()
+    agreement_B = (probs_MBC.argmax(2) == labels_B).float().mean(0)
+    return EnsemblePrediction(mean_float_BC, labels_B, measures[0], measures[1], agreement_B, probs_MBC if with_members else None)
 
 
 def _joined(parts: Sequence[EnsemblePrediction]) -> EnsemblePrediction:

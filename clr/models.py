@@ -15,7 +15,7 @@ from clr.config import MlpConfig, MlpParams, ModelConfig, ResNetConfig, ResNetPa
 from clr.errors import ModelError
 from clr.preprocessing import image_size
 
-__all__ = ["ModelError", "build_model", "count_parameters", "has_dropout", "is_convolutional"]
+__all__ = ["ModelError", "build_model", "count_parameters", "has_dropout", "is_convolutional", "multiply_adds"]
 
 MAX_PARAMETERS = 1_000_000_000
 """4 GB of weights, as much again for gradients and momentum each."""
@@ -56,6 +56,31 @@ def count_parameters(config: ModelConfig, input_shape: tuple[int, ...], num_outp
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > MAX_PARAMETERS:
         raise ModelError(f"a network must have at most {MAX_PARAMETERS} parameters, got {count}: make it narrower or shallower")
+    return count
+
+
+@lru_cache(maxsize=1024)  # as above
+def multiply_adds(config: ModelConfig, input_shape: tuple[int, ...], num_outputs: int) -> int:
+    """Products that the layers form for one row, counted without computing any.
+
+    Raises:
+        ModelError: As ``build_model``.
+    """
+    with torch.device("meta"):
+        model = build_model(config, input_shape, num_outputs)
+    size = image_size(input_shape)
+    height, width = size[1:] if size is not None and is_convolutional(config) else (1, 1)
+    count = 0
+    for module in model.modules():
+        match module:
+            case nn.MaxPool2d():
+                height, width = height // 2, width // 2
+            case nn.Conv2d():
+                if module.kernel_size != (1, 1):  # a shortcut comes after the convolutions beside it
+                    height, width = -(-height // module.stride[0]), -(-width // module.stride[1])
+                count += height * width * module.weight.numel()
+            case nn.Linear():
+                count += module.weight.numel()
     return count
 
 

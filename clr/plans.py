@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from clr.config import MAX_STEPS, TrainingConfig
+from clr.augmentation import Augmentation
+from clr.config import MAX_STEPS, SetupConfig, TrainingConfig
 from clr.datasets import Dataset
 from clr.errors import ModelError
 from clr.models import count_parameters
+from clr.precision import auto_precision
 from clr.preprocessing import image_size
 from clr.schedules import Schedule, build_schedule
 from clr.splits import split_sizes
@@ -54,12 +54,14 @@ def run_plan(config: TrainingConfig, dataset: Dataset) -> Plan:
     return Plan(schedule, is_length_known, steps_per_epoch, epochs, sizes.train, sizes.validation, sizes.test, num_parameters)
 
 
-def resolve(config: TrainingConfig, device: str) -> TrainingConfig:
-    """The config with every "auto" replaced by what it means on ``device``."""
-    precision, augmentation = config.precision, config.augmentation
+def resolve(config: TrainingConfig, dataset: Dataset, device: str) -> TrainingConfig:
+    """The config with precision and augmentation replaced by what "auto" means for these data on ``device``."""
+    precision = config.precision
     if precision == "auto":
-        has_bf16 = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if has_bf16 else "fp32"
-    if augmentation == "auto":
-        augmentation = "none"
-    return config.model_copy(update={"precision": precision, "augmentation": augmentation})
+        precision = auto_precision(config, dataset, device)
+    return config.model_copy(update={"precision": precision, "augmentation": settled_augmentation(config)})
+
+
+def settled_augmentation(config: SetupConfig) -> Augmentation:
+    """The augmentation; "auto" means none, on any device."""
+    return "none" if config.augmentation == "auto" else config.augmentation

@@ -90,7 +90,7 @@ def probe(
     plan = run_plan(training, dataset)
     num_steps = probe_length(config, plan.steps_per_epoch)
     schedule = Schedule(num_steps, (num_steps,), lambda step: cosine_rate(learning_rate, 0.0, step, num_steps))
-    run = Run(resolve(training, device), dataset, schedule, plan.steps_per_epoch, torch.device(device))
+    run = Run(resolve(training, dataset, device), dataset, schedule, plan.steps_per_epoch, torch.device(device))
     batches = endless_batches(run)
     for step in range(num_steps):
         with torch.random.fork_rng():  # networks with dropout seed torch's global generators

@@ -109,7 +109,7 @@ def sweep(config: RangeTestConfig, dataset: Dataset, *, repeat: int, device: str
     plan = range_test_plan(config, dataset)
     rates = sweep_rates(config.start_lr, config.end_lr, config.num_rates, exponential=config.sweep == "exponential")
     schedule = Schedule(len(rates) * config.steps_per_rate, (len(rates) * config.steps_per_rate,), rates.__getitem__)
-    run = Run(resolve(training, device), dataset, schedule, plan.steps_per_epoch, torch.device(device))
+    run = Run(resolve(training, dataset, device), dataset, schedule, plan.steps_per_epoch, torch.device(device))
     batches = endless_batches(run)
     losses: list[float] = []
     for index, rate in enumerate(rates):

@@ -22,6 +22,7 @@ from clr.optimizers import build_optimizer, restore_state, state_tensors
 from clr.planning import RunPlan
 from clr.preprocessing import Preprocessing, arrange
 from clr.randomness import generator, mix
+from clr.row_store import RowStore
 from clr.run_events import CycleEnd, Rollback
 from clr.schedule_config import peak_rate
 from clr.schedules import Schedule
@@ -51,7 +52,7 @@ class Run:
             num_validation=len(split.validation),
         )
         self._preprocessing = Preprocessing.fit(dataset, split.train).to(device)
-        self._inputs = dataset.inputs.to(device)
+        self._rows = RowStore(dataset.inputs, device)
         self._targets = self._loss_targets().to(device)
         self._model = self._fresh_model()
         self._optimizer = build_optimizer(config.optimizer, self._model, schedule.rate(0))
@@ -60,7 +61,7 @@ class Run:
         self._autocast = _autocast(config.precision, device)
         self._mark_start_of_cycle()
         self._augmentation: Augmentation = "none" if config.augmentation == "auto" else config.augmentation
-        self._held_out = HeldOut(dataset, split, self._preprocessing, self._inputs, chooses_members=self.plan.decides_cycles)
+        self._held_out = HeldOut(dataset, split, self._preprocessing, self._rows.inputs, chooses_members=self.plan.decides_cycles)
 
     @property
     def schedule(self) -> Schedule:
@@ -70,7 +71,7 @@ class Run:
     def batches(self, epoch: int) -> tuple[Tensor, ...]:
         """The training rows in the order of ``epoch``, cut into optimizer steps; the last may be smaller."""
         order = torch.randperm(len(self._train_rows), generator=generator(self._config.seed, "order", epoch))
-        return torch.split(self._train_rows[order].to(self._device), self._config.batch_size * self._config.accumulation)
+        return torch.split(self._rows.index(self._train_rows[order]), self._config.batch_size * self._config.accumulation)
 
     def learning_rate(self, step: int) -> float:
         """The schedule's rate, lowered in a cycle that had diverged."""
@@ -86,7 +87,8 @@ class Run:
             group["lr"] = learning_rate
         if self._reseeds:
             torch.manual_seed(mix(self._config.seed, "dropout", self.step))
-        images, targets = arrange(self._inputs.index_select(0, rows), self._preprocessing.layout), self._targets.index_select(0, rows)
+        inputs, indices = self._rows.take(rows)
+        images, targets = arrange(inputs, self._preprocessing.layout), self._targets.index_select(0, indices)
         images = augment(images, self._augmentation, seed=self._config.seed, step=self.step)
         self._optimizer.zero_grad()
         if len(rows) <= self._config.batch_size:
@@ -147,7 +149,7 @@ class Run:
     def _losses(self, rows: Tensor) -> tuple[Tensor, float]:
         """Of each row the loss that is trained on; and the error: the share of wrong classes, or the root of the mean square."""
         self._model.eval()
-        outputs = network_outputs(self._model, self._preprocessing, self._inputs, rows.to(self._device)).double()
+        outputs = network_outputs(self._model, self._preprocessing, self._rows.inputs, self._rows.index(rows)).double()
         self._model.train()
         targets = self._targets[rows.to(self._device)].cpu()
         if self._dataset.task is Task.CLASSIFICATION:

@@ -11,7 +11,7 @@ from clr.config import TrainingConfig
 from clr.datasets import Dataset
 from clr.held_out import EnsembleMetrics
 from clr.planning import Replanned
-from clr.plans import Plan, resolve, run_plan
+from clr.plans import Plan, resolve, run_plan, settled_augmentation
 from clr.rate_search import RateFound, RateSearch, search_rate
 from clr.run_events import CycleEnd, Rollback
 from clr.runs import Run
@@ -30,6 +30,7 @@ __all__ = [
     "StepReport",
     "resolve",
     "run_plan",
+    "settled_augmentation",
     "train",
 ]
 
@@ -109,7 +110,7 @@ def train(config: TrainingConfig, dataset: Dataset, *, device: str = "cpu", resu
         DivergedError: A cycle diverged again after three returns to its start.
     """
     run_plan(config, dataset)  # refuses before there is a search
-    resolved = _resolved(config, device, resume_from)
+    resolved = _resolved(config, dataset, device, resume_from)
     if not is_rate_known(resolved.schedule):
         resolved = yield from search_rate(resolved, dataset, device=device)
     plan = run_plan(resolved, dataset)
@@ -147,10 +148,10 @@ def _after_step(run: Run) -> Iterator[Event]:
     yield from run.plan.announce()
 
 
-def _resolved(config: TrainingConfig, device: str, resume_from: Checkpoint | None) -> TrainingConfig:
+def _resolved(config: TrainingConfig, dataset: Dataset, device: str, resume_from: Checkpoint | None) -> TrainingConfig:
     """The resolved config; a resumed run keeps what "auto" meant where it started."""
     if resume_from is None:
-        return resolve(config, device)
+        return resolve(config, dataset, device)
     started = TrainingConfig.model_validate(resume_from.state["config"])
     kept: dict[str, object] = {name: getattr(started, name) for name in ("precision", "augmentation") if getattr(config, name) == "auto"}
     if config.schedule.max_lr == "auto":

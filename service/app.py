@@ -15,19 +15,20 @@ from service.capabilities import installed_version
 from service.conditional_requests import ConditionalRequests
 from service.dependencies import Services
 from service.errors import answer_problem, install_error_handling, problem_of
+from service.fast_predictions import FastPredictions
 from service.http_protocol import END_STREAMS
 from service.limits import RequestIds, RequestLimits, body_limit_of
 from service.metrics import CountRequests, RequestCounts
 from service.openapi import install_openapi, problem_responses
 from service.origins import OwnPagesOnly, is_loopback
 from service.query_parameters import refuse_undeclared_parameters
-from service.routes import aliases, api_keys, datasets, ensembles, figures, job_outputs, jobs, schedules, snapshots, system
+from service.routes import aliases, api_keys, datasets, ensembles, figures, job_outputs, jobs, oip, schedules, snapshots, system
 from service.sign_in_page import POLICY as SIGN_IN_POLICY
 from service.sign_in_page import sign_in_page
 from worker.job_store import StoreUnavailable
 from worker.settings import Settings
 
-ROUTE_MODULES = (datasets, schedules, jobs, job_outputs, figures, snapshots, ensembles, aliases, api_keys, system)
+ROUTE_MODULES = (datasets, schedules, jobs, job_outputs, figures, snapshots, ensembles, aliases, oip, api_keys, system)
 
 DESCRIPTION = """Trains one network with cosine annealing and warm restarts, keeps a snapshot at every cycle minimum, and serves the
 averaged prediction of the snapshots. Errors are RFC 9457 problems; every code has a page under /problems/{code}."""
@@ -54,6 +55,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestIds)
     app.state.request_counts = RequestCounts()
     app.add_middleware(CountRequests, counts=app.state.request_counts)
+    app.add_middleware(
+        FastPredictions,
+        counts=app.state.request_counts,
+        serves_loopback=is_loopback(settings.host),
+        limit_bytes=settings.max_predict_bytes,
+    )
     install_error_handling(app)
     app.add_exception_handler(StoreUnavailable, _answer_outage)
     app.add_exception_handler(405, _answer_wrong_method)

@@ -18,6 +18,9 @@ from service.rate_limits import RateLimits
 
 NO_KEY = "no API key was sent"
 
+DOOR_SAID = "door_said"
+"""Name in the request's state: what the door has said already, so that a request is never counted twice."""
+
 PUBLIC = None
 """Scope of what says nothing about anyone's objects."""
 
@@ -61,6 +64,15 @@ ROUTE_SCOPES: Mapping[tuple[str, str], Scope | None] = {
     ("GET", "/v1/aliases/{name}"): Scope.READ,
     ("PUT", "/v1/aliases/{name}"): Scope.TRAIN,
     ("DELETE", "/v1/aliases/{name}"): Scope.TRAIN,
+    ("GET", "/v2"): Scope.READ,
+    ("GET", "/v2/health/live"): PUBLIC,
+    ("GET", "/v2/health/ready"): PUBLIC,
+    ("GET", "/v2/models/{ensemble_id}"): Scope.READ,
+    ("GET", "/v2/models/{ensemble_id}/ready"): Scope.READ,
+    ("POST", "/v2/models/{ensemble_id}/infer"): Scope.PREDICT,
+    ("GET", "/v2/models/{ensemble_id}/versions/{version}"): Scope.READ,
+    ("GET", "/v2/models/{ensemble_id}/versions/{version}/ready"): Scope.READ,
+    ("POST", "/v2/models/{ensemble_id}/versions/{version}/infer"): Scope.PREDICT,
     ("POST", "/v1/api-keys"): Scope.ADMIN,
     ("GET", "/v1/api-keys"): Scope.ADMIN,
     ("GET", "/v1/api-keys/{key_id}"): Scope.ADMIN,
@@ -150,8 +162,11 @@ async def authorized(request: Request) -> Principal:
     route = request.scope["route"]
     assert isinstance(route, APIRoute), "dependencies belong to routes of FastAPI"
     scope = ROUTE_SCOPES.get((request.method, route.path), Scope.ADMIN)
+    said = request.scope["state"].get(DOOR_SAID)
     try:
-        principal, rate_headers = request.app.state.services.door.admit(request.headers, scope)
+        if isinstance(said, Problem):
+            raise said
+        principal, rate_headers = said or request.app.state.services.door.admit(request.headers, scope)
     except Problem as problem:
         if problem.detail.startswith(NO_KEY) and route.path in PAGES and negotiated(request.headers.get("accept"), (JSON, HTML)) == HTML:
             raise SignInNeeded(problem.code, problem.detail, headers=problem.headers) from problem

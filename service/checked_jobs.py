@@ -95,7 +95,7 @@ def notes_on_precision(config: SetupConfig) -> list[str]:
     """What is decided only when a worker takes the job."""
     if config.precision != "auto":
         return []
-    return ["precision auto depends on the worker's device: bf16 on a GPU that computes in it, fp32 elsewhere"]
+    return ["precision auto depends on the worker's device: bf16 where that gains, else fp32"]
 
 
 def allowed_seconds(services: Services, request: JobLabels) -> float | None:

@@ -34,6 +34,8 @@ LANE_THREADS = 16
 """Requests that submit, and requests that read jobs, at a time: two lanes, so that a list never waits behind synced writes."""
 PARSERS = 2
 """Datasets that are parsed at a time: each may take several times its file's size in memory."""
+UNPACKERS = 2
+"""Inferences with a compressed body that are answered at a time: a small body can unpack to the largest that a prediction may have."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Services:
     writing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(LANE_THREADS))
     reading: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(LANE_THREADS))
     parsing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PARSERS))
+    unpacking: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(UNPACKERS))
     _views: dict[str, "Services"] = field(default_factory=dict)
     _closing: threading.Event = field(default_factory=threading.Event)
 

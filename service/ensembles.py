@@ -3,9 +3,11 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from service.errors import Problem
+from service.shared_looks import SharedLooks
 from worker.aliases import ensemble_of, is_alias
 from worker.artifacts import ArtifactStore
 from worker.ids import is_id, job_id_of_ensemble
@@ -14,6 +16,9 @@ from worker.jobs import DEFAULT_TENANT, JobKind, JobRecord
 from worker.records import ensemble_key, read_document
 
 REMEMBERED = 1000
+FRESH_SECONDS = 0.01
+"""How long predictions that are not alone may go on with what was found: an ensemble grows by a snapshot every few seconds at most, and to
+ask Redis for each of thousands of predictions a second would take longer than to compute them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class EnsembleDirectory:
         self._artifacts = artifacts
         self._chosen: OrderedDict[str, Members] = OrderedDict()
         self._grown: OrderedDict[str, Members] = OrderedDict()
+        self._looks: SharedLooks[Members] = SharedLooks(fresh_seconds=FRESH_SECONDS)
 
     def find(self, ensemble_id: str, version: int | None = None) -> Members:
         """The members of a version, by default of the latest.
@@ -60,6 +66,16 @@ class EnsembleDirectory:
                 "not_found", f"{ensemble_id} has the versions 1 to {latest.version}, got version {version}: leave it out for the latest"
             )
         return _grown(ensemble_id, (*latest.earlier, *latest.snapshots)[:version])
+
+    def recent(self, ensemble_id: str, version: int | None = None) -> Members | None:
+        """What was found at most ``FRESH_SECONDS`` ago: where many ask at once."""
+        return self._looks.recent((ensemble_id, version))
+
+    async def find_soon(self, ensemble_id: str, version: int | None = None) -> Members:
+        """As ``find``, from an event loop. Requests that come while it is busy with the ensemble share the next look, which begins after
+        they came: none is told less than was stored before it was sent.
+        """
+        return await self._looks.share((ensemble_id, version), partial(self.find, ensemble_id, version))
 
     def resolve(self, name: str) -> str:
         """The id of the ensemble that an id or an alias stands for; the text itself where it is neither."""

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from clr.errors import DatasetError, EnsembleError, InputError, ModelError, NpyError, SnapshotError
 from clr.schedules import ScheduleError
+from service.oip_paths import is_oip_path
 from service.problem_kinds import PROBLEMS
 from service.security_headers import SECURITY_HEADERS
 from service.validation import FieldError, parameter_errors
@@ -145,6 +146,8 @@ def problem_response(scope: Mapping[str, Any], problem: Problem) -> Response:
     }
     if problem.errors:
         document["errors"] = [error.document() for error in problem.errors]
+    if is_oip_path(scope["path"]):
+        document["error"] = _in_one_text(problem)
     headers = {**SECURITY_HEADERS, **problem.headers}  # also where no middleware adds them: an exception goes past all of them
     if request_id is not None:
         headers["X-Request-ID"] = request_id
@@ -153,6 +156,12 @@ def problem_response(scope: Mapping[str, Any], problem: Problem) -> Response:
     if problem.code == "internal":
         headers["Connection"] = "close"  # uvicorn closes it after an exception; a client that knows does not reuse it
     return Response(to_json(document), kind.status, headers, PROBLEM_JSON)
+
+
+def _in_one_text(problem: Problem) -> str:
+    """What the Open Inference Protocol calls ``error``: all that its clients show."""
+    wrong = [f"{error.pointer or error.parameter}: {error.detail}" + (f" ({error.hint})" if error.hint else "") for error in problem.errors]
+    return "; ".join(wrong) if problem.code == "validation_error" and wrong else problem.detail
 
 
 def to_json(document: object) -> bytes:

@@ -124,6 +124,7 @@ PARAMETERS: dict[str, str] = {
     "key_id": "The key's id: the eight characters after sk_.",
     "code": "The problem's short name.",
     "name": "The name of what is asked for.",
+    "version": "The ensemble as it was with this many snapshots: a whole number from 1 on.",
 }
 """Of path parameters."""
 

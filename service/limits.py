@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Problem, problem_response
+from service.oip_paths import ENCODINGS, is_inference_path
 from service.security_headers import SECURITY_HEADERS
 from worker.ids import new_id
 from worker.settings import Settings
@@ -30,6 +31,11 @@ LINGER_SECONDS = 2.0
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
+def request_id_of(given: str) -> str:
+    """The request's own id where it has a usable one, else a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else new_id("req")
+
+
 class RequestIds:
     """Takes the request's ``X-Request-ID`` or makes one, and puts it and the protective headers on every answer."""
 
@@ -41,8 +47,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else new_id("req")
+        request_id = request_id_of(Headers(scope=scope).get("x-request-id", ""))
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_headers(message: Message) -> None:
@@ -85,6 +90,7 @@ class _Body:
         self._length = int(declared) if declared.isdecimal() else None
         self._ended = self._length == 0 or (self._length is None and "transfer-encoding" not in headers)
         self._encoding = headers.get("content-encoding", "identity")
+        self._encodings = ("identity", *(ENCODINGS if is_inference_path(scope["path"]) else ()))
         self._receive, self._send, self._limit = receive, send, limit
         self._received = 0
 
@@ -92,7 +98,7 @@ class _Body:
         """The refusal that the headers alone justify."""
         if self._length is not None and self._length > self._limit:
             return self._too_large(f"{self._length} bytes")
-        if self._encoding.lower() != "identity" and not self._ended:
+        if self._encoding.lower() not in self._encodings and not self._ended:
             return Problem("unsupported_media_type", f"Content-Encoding {self._encoding[:40]} is not supported: send the body as it is")
         return None
 
@@ -144,7 +150,7 @@ def body_limit_of(settings: Settings) -> Callable[[Scope], int]:
         path = scope["path"]
         if path == "/v1/datasets" and Headers(scope=scope).get("content-type", "").startswith("multipart/"):
             return settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES
-        if path.startswith("/v1/ensembles/") and path.endswith("/predict"):
+        if (path.startswith("/v1/ensembles/") and path.endswith("/predict")) or is_inference_path(path):
             return settings.max_predict_bytes
         return settings.max_json_bytes
 

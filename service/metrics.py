@@ -64,10 +64,18 @@ class RequestCounts:
             registry=self.registry,
         )
 
+        self._counters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
     def add(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Counts one."""
-        self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        known = self._counters.get((method, route, status))
+        if known is None:
+            requests = self._requests.labels(method if method in METHODS else "other", route, str(status))
+            known = requests, self._seconds.labels(route)
+            if method in METHODS:  # else anyone could fill the memory
+                self._counters[method, route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
         if status == OK and route.endswith(PREDICTING):
             self._predictions.observe(seconds)
 

@@ -1,6 +1,7 @@
 """Who may speak to the API from a browser: it carries out what any page asks, and the service asks for no password."""
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers
@@ -40,7 +41,7 @@ class OwnPagesOnly:
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.is_loopback and _LOOPBACK_HOST.fullmatch(host) is None:
+        if self.is_loopback and not is_loopback_host(host):
             return Problem(
                 "misdirected",
                 f"Host must be localhost, 127.0.0.1 or [::1], since the service listens on this machine only, got {shown(host)}: "
@@ -53,6 +54,12 @@ class OwnPagesOnly:
             f"Origin must be the service's own for {scope['method']}, got {shown(origin)} for Host {shown(host)}: "
             "call it from outside a browser, or let the proxy before it pass Host on",
         )
+
+
+@lru_cache(maxsize=64)
+def is_loopback_host(host: str) -> bool:
+    """Whether a Host header names this machine."""
+    return _LOOPBACK_HOST.fullmatch(host) is not None
 
 
 def is_loopback(host: str) -> bool:

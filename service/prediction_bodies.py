@@ -78,13 +78,13 @@ def _from_json(body: bytes, columns: Sequence[Any]) -> np.ndarray[Any, Any]:
         return _from_instances(decode_json(body, INPUTS)["instances"], columns)
     if body.count(b'"inputs"') != 1 or b"\\" in body:  # perhaps a repeated key, which orjson passes over
         document = decode_json(body, INPUTS)
-    return _from_lists(document["inputs"])
+    return _from_lists(document["inputs"], has_texts=body.count(b'"') > len('""'))
 
 
-def _from_lists(inputs: Any) -> np.ndarray[Any, Any]:
-    """Nested lists of numbers as an array."""
+def _from_lists(inputs: Any, *, has_texts: bool) -> np.ndarray[Any, Any]:
+    """Nested lists of numbers as an array; texts among them, to each of which numpy would give the room of the longest, are no numbers."""
     try:
-        array = np.array(inputs) if isinstance(inputs, list) else None
+        array = np.array(inputs) if isinstance(inputs, list) and not has_texts else None
     except (ValueError, OverflowError, RecursionError):
         array = None  # ragged
     if array is None or array.dtype.kind not in "iuf" or array.ndim == 0:

@@ -7,18 +7,21 @@ Shapes: M members, B rows, C classes, K chosen classes.
 
 import io
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction
+from service.batcher import Prediction, Timed
 from service.ensembles import Members
 from service.errors import to_json
-from service.predictor import Timed
 from service.request_schemas import PredictQuery
 
 PART_VALUES = 50_000
 """Numbers that are written at a time: orjson lets no other thread run while it writes."""
+
+PLAIN = PredictQuery.model_validate({})
 
 Json = dict[str, Any]
 Array = np.ndarray[Any, Any]
@@ -26,30 +29,54 @@ Array = np.ndarray[Any, Any]
 
 def prediction_json(members: Members, ensemble: Ensemble, timed: Timed, query: PredictQuery, *, begun: float) -> list[bytes]:
     """The JSON answer, in pieces, to a request that began at ``begun`` (``time.perf_counter``). For a thread: it may take seconds."""
-    num_rows, values_per_row = _size(timed, ensemble, query)
-    part_rows = max(1, PART_VALUES // values_per_row)
     head = {
         "object": "prediction",
         "ensemble_id": members.ensemble_id,
         "ensemble_version": members.version,
         "members_used": ensemble.num_members,
     }
-    pieces = [to_json(head)[:-1] + b',"predictions":[']
+    pieces = [to_json(head)[:-1] + b',"predictions":[', *_row_pieces(ensemble, timed, query)]
+    pieces.append(b'],"timing_ms":' + to_json(_timing(timed, begun)) + b"}")
+    return pieces
+
+
+def plain_prediction_json(members: Members, ensemble: Ensemble, timed: Timed, *, begun: float) -> bytes:
+    """As ``prediction_json`` for a query without wishes, of few rows: those of a pass become objects together. For the event loop."""
+    rows = timed.company.share("rows", lambda prediction: _documents(prediction, ensemble, PLAIN, slice(None)))
+    document = {
+        "object": "prediction",
+        "ensemble_id": members.ensemble_id,
+        "ensemble_version": members.version,
+        "members_used": ensemble.num_members,
+        "predictions": rows[timed.start : timed.end],
+        "timing_ms": _timing(timed, begun),
+    }
+    return to_json(document)
+
+
+def _row_pieces(ensemble: Ensemble, timed: Timed, query: PredictQuery) -> Iterator[bytes]:
+    num_rows, values_per_row = _size(timed, ensemble, query)
+    part_rows = max(1, PART_VALUES // values_per_row)
     for start in range(0, num_rows, part_rows):
-        part = slice(start, start + part_rows)
-        match timed.prediction:
-            case EnsemblePrediction() as prediction:
-                rows = _classified(prediction, ensemble.class_names, query, part)
-            case RegressionPrediction() as prediction:
-                rows = _valued(prediction, query, part)
-        pieces.append((b"," if start else b"") + to_json(rows)[1:-1])
-    timing_ms = {
+        rows = _documents(timed.prediction, ensemble, query, slice(start, start + part_rows))
+        yield (b"," if start else b"") + to_json(rows)[1:-1]
+
+
+def _documents(prediction: Prediction, ensemble: Ensemble, query: PredictQuery, part: slice) -> list[Json]:
+    """The rows of a part."""
+    match prediction:
+        case EnsemblePrediction():
+            return _classified(prediction, ensemble.class_names, query, part)
+        case RegressionPrediction():
+            return _valued(prediction, query, part)
+
+
+def _timing(timed: Timed, begun: float) -> Json:
+    return {
         "queue": round(1000 * timed.queue_seconds, 3),
         "compute": round(1000 * timed.compute_seconds, 3),
         "total": round(1000 * (time.perf_counter() - begun), 3),
     }
-    pieces.append(b'],"timing_ms":' + to_json(timing_ms) + b"}")
-    return pieces
 
 
 def prediction_array(timed: Timed) -> bytes:

@@ -1,45 +1,31 @@
-"""Predictions inside this process: ensembles from the artifact store, kept by size, answered by one inference thread.
+"""Predictions inside this process: ensembles from the artifact store, kept by size, answered by the batcher's thread."""
 
-One thread, because a forward pass uses all of torch's own threads; a second would only make both slower.
-"""
-
-import asyncio
 import os
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction
+from clr.ensemble import Ensemble
+from service.batcher import Batcher, Timed
 from service.ensembles import Members
 from service.errors import Problem
 from worker.artifacts import ArtifactStore
 from worker.records import file_path
 
 CACHE_BYTES = 2 << 30
-MAX_UNDER_WAY = 64
+MAX_UNDER_WAY = 256
+"""Requests; what each may hold is bounded by the limits of bodies and rows."""
+
 MAX_THREADS = 4
 """Small ensembles gain nothing from more, and a worker usually trains on the same machine."""
 
 
 _Content = tuple[str, ...]
 """The sha256 of each member's weights, in order: ensembles of the same snapshots, of which anybody may make any number, are one here."""
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What an ensemble said, and how long that took."""
-
-    prediction: EnsemblePrediction | RegressionPrediction
-    queue_seconds: float
-    compute_seconds: float
 
 
 class Predictor:
@@ -56,12 +42,12 @@ class Predictor:
         self._loaded: OrderedDict[_Content, Ensemble] = OrderedDict()
         self._lock = threading.Lock()
         self._load_lock = threading.Lock()
-        self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._batcher = Batcher()
         self._under_way = 0
 
     def close(self) -> None:
-        """Ends the inference thread after its current prediction."""
-        self._inference.shutdown(wait=True, cancel_futures=True)
+        """Ends the inference thread once everything is answered."""
+        self._batcher.close()
 
     def load(self, members: Members) -> Ensemble:
         """The ensemble of these members; one load at a time, since loads compete for the same disk and memory.
@@ -80,6 +66,15 @@ class Predictor:
             self._keep(key, ensemble)
             return ensemble
 
+    def loaded(self, members: Members) -> Ensemble | None:
+        """The ensemble of these members where it is in memory already."""
+        return self._find(_content(members))
+
+    @property
+    def has_company(self) -> bool:
+        """Whether more than one prediction is under way."""
+        return self._under_way > 1
+
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """Holds one of the places for predictions under way.
@@ -95,16 +90,9 @@ class Predictor:
         finally:
             self._under_way -= 1
 
-    async def predict(self, ensemble: Ensemble, inputs: np.ndarray[Any, Any], *, with_members: bool = False) -> Timed:
-        """Answers the rows on the inference thread; ``with_members`` keeps what each member says."""
-        asked = time.perf_counter()
-
-        def answer() -> Timed:
-            begun = time.perf_counter()
-            prediction = ensemble.predict_with_uncertainty(inputs, with_members=with_members)
-            return Timed(prediction, begun - asked, time.perf_counter() - begun)
-
-        return await asyncio.get_running_loop().run_in_executor(self._inference, answer)
+    async def predict(self, ensemble: Ensemble, rows: Tensor, *, with_members: bool = False) -> Timed:
+        """Answers rows that ``ensemble.checked`` has passed, with others that wait; ``with_members`` keeps what each member says."""
+        return await self._batcher.predict(ensemble, rows, with_members=with_members)
 
     def _find(self, key: _Content) -> Ensemble | None:
         with self._lock:

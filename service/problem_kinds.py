@@ -33,7 +33,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "malformed_body": ProblemKind(
         400,
         "Body cannot be read",
-        "A multipart form, npy array or picture is cut off or breaks its format.",
+        "A multipart form, npy array, picture or compressed body is cut off or breaks its format.",
         "Let a library build the body; the detail says what is wrong.",
     ),
     "unauthenticated": ProblemKind(

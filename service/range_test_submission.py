@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from clr.config import RangeTestConfig
 from clr.datasets import Dataset, DatasetError
-from clr.probes import training_config
 from clr.range_test import RangeTestError, planned_steps, range_test_plan
-from clr.training import Plan, resolve
+from clr.training import Plan, settled_augmentation
 from service.checked_jobs import Submission, dataset_of, notes_on_precision, with_fitting_batches
 from service.dependencies import Services
 from service.errors import invalid_field
@@ -47,7 +46,7 @@ class CheckedRangeTest:
         """What the job would be."""
         config, plan = self.config, self.plan
         steps = planned_steps(config, plan.steps_per_epoch)
-        augmentation = resolve(training_config(config, 0), "cpu").augmentation  # the same on any device
+        augmentation = settled_augmentation(config)
         return DryRun(
             config=config.model_copy(update={"augmentation": augmentation}).model_dump(mode="json"),
             warnings=rare_classes(self.dataset),

@@ -35,6 +35,7 @@ class ProblemDocument(BaseModel):
     request_id: str
     retryable: bool = Field(description="Whether the same request can succeed later, see Retry-After.")
     errors: list[ProblemError] = []
+    error: str = Field("", description="The detail in one text, as the Open Inference Protocol wants it: below /v2 alone.")
 
 
 class Dataset(Document):

@@ -10,7 +10,7 @@ from clr.schedule_linter import lint_schedule
 from clr.schedules import ScheduleError
 from clr.studies import check_length, plan_study
 from clr.study_config import StudyConfig
-from clr.training import Plan, resolve, run_plan
+from clr.training import Plan, run_plan, settled_augmentation
 from service.checked_jobs import Json, Submission, dataset_of, notes_on_precision, with_fitting_batches
 from service.dependencies import Services
 from service.errors import invalid_field
@@ -115,7 +115,7 @@ def check_study(services: Services, request: StudyJobRequest) -> CheckedStudy:
         raise invalid_field(str(error), pointer=error.pointer or "#/dataset_id") from error
     rate = _choose_rate(services, request)
     config = request.study_config().model_copy(
-        update={"augmentation": resolve(rate.config, "cpu").augmentation, "max_lr": rate.config.schedule.max_lr}
+        update={"augmentation": settled_augmentation(rate.config), "max_lr": rate.config.schedule.max_lr}
     )
     counts: dict[TrainingConfig, int] = {}
     for run in plan_study(config).runs:

@@ -45,6 +45,10 @@ class DatasetOwners:
         found = [owned for name in names if (owned := self._find(name)) is not None]
         return sum(owned.size_bytes for owned in found if owned.tenant == tenant)
 
+    def forget(self, dataset_id: str) -> None:
+        """Lets go of a dataset that is no more."""
+        self._known.pop(dataset_id, None)
+
     def _find(self, dataset_id: str) -> _Owned | None:
         if (known := self._known.get(dataset_id)) is not None:
             return known
@@ -84,6 +88,7 @@ class TenantDatasets:
     def delete(self, dataset_id: str) -> None:
         """Removes a dataset that no job uses."""
         delete_dataset(self._artifacts, dataset_id)
+        self._owners.forget(dataset_id)
 
     def stored_bytes(self) -> int:
         """What they take in the artifact store."""

@@ -9,7 +9,7 @@ from clr.range_test import RangeTestError, range_test_plan
 from clr.rate_search import search_config
 from clr.schedule_config import is_rate_known
 from clr.schedule_linter import lint_schedule
-from clr.training import Plan, resolve, run_plan
+from clr.training import Plan, run_plan, settled_augmentation
 from service.checked_jobs import Json, Submission, dataset_of, notes_on_precision, with_fitting_batches
 from service.dependencies import Services
 from service.errors import invalid_field
@@ -42,7 +42,7 @@ class CheckedTraining:
     def config(self) -> TrainingConfig:
         """What will run, as far as it is settled before a worker has the job: "auto" stays where only the worker can know."""
         config = self.rate.config
-        return config.model_copy(update={"augmentation": resolve(config, "cpu").augmentation})
+        return config.model_copy(update={"augmentation": settled_augmentation(config)})
 
     def spec(self, submission: Submission) -> TrainSpec:
         """The job's spec."""

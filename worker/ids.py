@@ -16,6 +16,7 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 ULID_CHARS = 26
 _RANDOM_CHARS = 16
+_SHIFTS = tuple(range(5 * (ULID_CHARS - 1), -1, -5))
 _ULID = re.compile(rf"[0-7][{ALPHABET}]{{{ULID_CHARS - 1}}}")
 _SNAPSHOT = re.compile(rf"snap_({_ULID.pattern})_(0|[1-9][0-9]{{0,5}})")
 
@@ -71,4 +72,4 @@ def _suffix(identifier: str) -> str:
 
 
 def _encode(number: int) -> str:
-    return "".join(ALPHABET[number >> shift & 31] for shift in range(5 * (ULID_CHARS - 1), -1, -5))
+    return "".join([ALPHABET[number >> shift & 31] for shift in _SHIFTS])

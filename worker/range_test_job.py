@@ -42,7 +42,7 @@ class RangeTestJob:
         config = self._config
         dataset = load_dataset(Path(self._job.dataset_path))
         steps_per_epoch = range_test_plan(config, dataset).steps_per_epoch
-        resolved = resolve(training_config(config, 0), self._device)
+        resolved = resolve(training_config(config, 0), dataset, self._device)
         taken = {"precision": resolved.precision, "augmentation": resolved.augmentation}
         self._send(Started(config=config.model_copy(update=taken).model_dump(mode="json")))
         self._began_at = time.monotonic()

@@ -95,7 +95,7 @@ class TrainJob:
         checkpoint, device = self._checkpoint, self._device
         self._send(
             Started(
-                config=checkpoint.state["config"] if checkpoint else resolve(self._config, device).model_dump(mode="json"),
+                config=checkpoint.state["config"] if checkpoint else resolve(self._config, self._dataset, device).model_dump(mode="json"),
                 step=checkpoint.step if checkpoint else 0,
                 rows=self._history.rows,
                 plan=_announced_plan(checkpoint) if checkpoint else (),

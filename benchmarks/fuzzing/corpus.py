@@ -90,6 +90,7 @@ def read_corpus(url: str, *, headers: Mapping[str, str] | None = None) -> Corpus
         "ensemble_id": tuple(ensemble["id"] for ensemble in ensembles),
         "name": (*figures, "prod"),
         "code": ("not_found", "validation_error"),
+        "version": ("1",),
     }
     tables = [ensemble for ensemble in ensembles if ensemble.get("columns")]
     arrays = [ensemble for ensemble in ensembles if not ensemble.get("columns")]

@@ -34,6 +34,7 @@ HOSTILE_HEADERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Host", ("example.org", "127.0.0.1:99999", "[::1", "localhost.evil.example", "")),
     ("Origin", ("http://evil.example", "null", "http://127.0.0.1")),
     ("X-Shape", ("1,8,8", "0", "-1", "1" * 30, ",", "9" * 18 + "," + "9" * 18, "\xb2,\xb2", "1,2,3,4,5,6,7,8,9")),
+    ("Inference-Header-Content-Length", ("0", "1", "2", "-1", "99", "9" * 30, "1e2", "\xb2", "16, 16", "")),
     ("X-Dtype", ("uint8", "object", "O", "float128", "<f4", "V8", "datetime64")),
     ("Authorization", ("Bearer sk_aaaaaaaa_bbbb", "Basic Og==", "Bearer", "Bearer " + "x" * 9000, "\xff")),
     ("Expect", ("100-continue", "x")),
@@ -44,6 +45,8 @@ HOSTILE_HEADERS: tuple[tuple[str, tuple[str, ...]], ...] = (
 QUERY_VALUES = (*HOSTILE_TEXTS, "-1", "0", "1", "true", "99999999999999999999999", "1e5", "NaN", "desc", "1.5", "Infinity", "ⅷ", "²")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW", "get")
 PREDICT = "/v1/ensembles/{ensemble_id}/predict"
+INFER = "/infer"
+"""End of the paths that take the Open Inference Protocol's tensors."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,18 @@ class Generator:
             return _typed(draft, NPY, npy_bytes(np.ones(shape, np.float32)))
         if body_type == PNG:
             return _typed(draft, PNG, png_bytes(*self._corpus.input_shape[1::-1]))
+        if operation.template.endswith(INFER):
+            return self._with_tensor(draft, shape)
         draft = _typed(draft, OCTETS, bytes(int(np.prod(shape))))
         return replace(draft, headers=(*draft.headers, ("X-Shape", ",".join(map(str, shape))), ("X-Dtype", "uint8")))
+
+    def _with_tensor(self, draft: Draft, shape: tuple[int, ...]) -> Draft:
+        """JSON with the bytes of its tensor behind it; the answer in bytes as well, every other time."""
+        content = bytes(int(np.prod(shape)))
+        tensor = {"name": "input", "shape": list(shape), "datatype": "UINT8", "parameters": {"binary_data_size": len(content)}}
+        head = json_bytes({"inputs": [tensor], "parameters": {"binary_data_output": self._random.random() < 0.5}})
+        draft = _typed(draft, OCTETS, head + content)
+        return replace(draft, headers=(*draft.headers, ("Inference-Header-Content-Length", str(len(head)))))
 
     def _example(self, operation: Operation) -> Json:
         if operation.template == PREDICT:
@@ -159,6 +172,10 @@ class Generator:
             if rows and self._random.random() < 0.5:
                 return {"instances": [self._random.choice(rows)]}
             return {"inputs": np.zeros((1, *self._corpus.input_shape)).tolist()}
+        if operation.template.endswith(INFER):
+            zeros = np.zeros((1, *self._corpus.input_shape))
+            tensor = {"name": "input", "shape": list(zeros.shape), "datatype": "FP32", "data": zeros.tolist()}
+            return {"id": "1", "inputs": [tensor], "outputs": [{"name": "probabilities", "parameters": {"binary_data": False}}]}
         example: Json = self._random.choice(operation.examples)
         return example
 
@@ -253,7 +270,11 @@ class Generator:
 
 
 def _typed(draft: Draft, content_type: str, body: bytes) -> Draft:
-    headers = tuple((name, value) for name, value in draft.headers if name not in ("Content-Type", "X-Shape", "X-Dtype"))
+    headers = tuple(
+        (name, value)
+        for name, value in draft.headers
+        if name not in ("Content-Type", "X-Shape", "X-Dtype", "Inference-Header-Content-Length")
+    )
     return replace(draft, headers=(*headers, ("Content-Type", content_type)), body=body)
 
 

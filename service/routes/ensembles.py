@@ -1,6 +1,5 @@
 """Ensembles and their predictions."""
 
-import math
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -8,16 +7,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from torch import Tensor
 
 from clr.ensemble import Ensemble as LoadedEnsemble
 from service.dependencies import ServicesDep, StoreDep
 from service.documents import chosen_ensemble_document, job_ensemble_document
 from service.ensembles import Members, unknown_ensemble
-from service.errors import Problem, invalid
+from service.errors import invalid
 from service.idempotency import IdempotencyKey, body_hash, once
 from service.json_bodies import json_document, validated
 from service.media import JPEG, JSON, NPY, OCTETS, PNG, negotiated
 from service.openapi import json_body
+from service.predict_limits import check_size
 from service.prediction_bodies import decode_inputs
 from service.predictions import prediction_array, prediction_json
 from service.request_schemas import EnsembleRequest, PredictQuery
@@ -27,7 +28,6 @@ from worker.ids import is_id, job_id_of_ensemble, new_id
 from worker.job_store import JobStore
 from worker.jobs import JobKind, now_rfc3339
 from worker.records import ensemble_key, write_document
-from worker.settings import Settings
 
 router = APIRouter(prefix="/v1/ensembles", tags=["ensembles"])
 
@@ -150,15 +150,16 @@ async def predict(ensemble_id: str, request: Request, query: Annotated[PredictQu
     with services.predictor.admitted():
         body = await request.body()
 
-        def prepare() -> tuple[Members, LoadedEnsemble, Any]:
-            members = services.ensembles.find(ensemble_id, query.version)
+        members = await services.ensembles.find_soon(ensemble_id, query.version)
+
+        def prepare() -> tuple[LoadedEnsemble, Tensor]:
             ensemble = services.predictor.load(members)
             inputs = decode_inputs(body, request.headers, columns=ensemble.columns, input_shape=ensemble.input_shape)
-            _check_size(inputs, ensemble, query, services.settings)
-            return members, ensemble, inputs
+            check_size(inputs, ensemble, with_members=query.members, settings=services.settings)
+            return ensemble, ensemble.checked(inputs)
 
-        members, ensemble, inputs = await run_in_threadpool(prepare)
-        timed = await services.predictor.predict(ensemble, inputs, with_members=query.members)
+        ensemble, rows = await run_in_threadpool(prepare)
+        timed = await services.predictor.predict(ensemble, rows, with_members=query.members)
         if media_type == NPY:
             pieces = [await run_in_threadpool(prediction_array, timed)]
         else:
@@ -171,23 +172,6 @@ async def _each(pieces: list[bytes]) -> AsyncIterator[bytes]:
     """One after the other: to copy a large answer into one would hold up every other request."""
     for piece in pieces:
         yield piece
-
-
-def _check_size(inputs: Any, ensemble: LoadedEnsemble, query: PredictQuery, settings: Settings) -> None:
-    """Refuses what would take too much memory to answer; inputs without rows are refused later."""
-    rows, limit = len(inputs) if inputs.ndim else 0, settings.max_predict_values
-    factors = {"rows": rows, "classes": len(ensemble.class_names) or 1, "members": ensemble.num_members if query.members else 1}
-    values = math.prod(factors.values())
-    rows_allowed = min(settings.max_predict_rows, limit * rows // max(values, 1))
-    if rows > settings.max_predict_rows:
-        detail = f"a prediction may have at most {settings.max_predict_rows} rows, got {rows}"
-    elif values > limit:
-        product = " x ".join(f"{count} {name}" for name, count in factors.items() if name != "members" or query.members)
-        detail = f"a prediction may carry at most {limit} numbers, got {product} = {values}"
-    else:
-        return
-    remedy = f"send at most {rows_allowed} rows at a time" + (", or leave out members=true" if query.members else "")
-    raise Problem("too_large", f"{detail}: {remedy}", extra={"limit_rows": rows_allowed, "limit_values": limit})
 
 
 def _chosen_snapshots(store: JobStore, members: tuple[str, ...]) -> tuple[dict[str, Any], ...]:

@@ -44,6 +44,15 @@ def test_channels_are_standardized_over_the_training_rows_only() -> None:
     assert standardized[1, 2, 3, 0] == pytest.approx((float(x[2, 3, 0, 2]) - fitted.mean[2].item()) / fitted.std[2].item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(9, 8), (8, 8, 3), (4, 8, 8)])
+def test_counted_bytes_have_the_bits_of_the_same_values_as_floats(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(5).integers(0, 200, (500, *shape)).astype(np.uint8)
+    rows = torch.arange(0, 500, 3)
+    counted, summed = (Preprocessing.fit(Dataset.from_arrays(values, np.arange(500) % 2), rows) for values in (x, x.astype(np.float32)))
+    assert torch.equal(counted.mean, summed.mean)
+    assert torch.equal(counted.std, summed.std)
+
+
 def test_large_offset_costs_no_accuracy() -> None:
     x = (1e4 + np.random.default_rng(0).normal(0, 0.25, (1000, 1))).astype(np.float32)
     fitted = Preprocessing.fit(Dataset.from_arrays(x, np.arange(1000) % 2), torch.arange(1000))

@@ -59,7 +59,7 @@ def test_the_run_is_the_one_that_was_given_the_number(events: list[Event]) -> No
 
 def test_the_number_is_that_of_the_range_test_of_the_same_rows(events: list[Event]) -> None:
     found = found_in(events)
-    test = search_config(resolve(auto(), "cpu"))
+    test = search_config(resolve(auto(), IMAGES, "cpu"))
     assert (test.split_seed, test.batch_size, test.model) == (0, 8, auto().model)
     assert test.seed != 0
     alone = range_test(test, IMAGES)

@@ -170,10 +170,10 @@ def test_batch_norm_counts_every_step_and_evaluation_changes_nothing() -> None:
 
 
 def test_auto_is_replaced_by_what_was_taken() -> None:
-    resolved = resolve(make_config(), "cpu")
+    resolved = resolve(make_config(), make_table(), "cpu")
     assert (resolved.precision, resolved.augmentation) == ("fp32", "none")
     assert snapshots_of(make_config(), make_table())[0].config == resolved
-    assert resolve(make_config(precision="bf16", augmentation="crop"), "cpu").precision == "bf16"
+    assert resolve(make_config(precision="bf16", augmentation="crop"), make_table(), "cpu").precision == "bf16"
 
 
 def test_bf16_trains_with_float32_weights() -> None:

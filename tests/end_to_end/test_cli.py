@@ -159,9 +159,9 @@ def test_jobs_of_one_kind_are_listed_with_their_names_and_runs_of_studies_on_dem
     with Client(up.url) as client:
         dataset = client.jobs.get(job_id).data["dataset_id"]
         study = client.jobs.study(dataset, seeds=[0], arms=["cosine"], epochs=50)
-    listed = snapcycle(up, "jobs")
+    listed = snapcycle(up, "jobs", "--limit", "100")
     assert re.search(rf"^{study.id} +study ", listed, re.MULTILINE)
-    assert len(snapcycle(up, "jobs", "--runs").splitlines()) > len(listed.splitlines())
+    assert len(snapcycle(up, "jobs", "--runs", "--limit", "100").splitlines()) > len(listed.splitlines())
     trained = snapcycle(up, "jobs", "--kind", "train", "--limit", "100")
     assert re.search(rf"^{job_id} +train for", trained, re.MULTILINE)
     assert study.id not in trained

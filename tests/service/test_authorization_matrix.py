@@ -32,9 +32,12 @@ UNKNOWN: dict[str, str] = {
 }
 """An id of each kind that nobody has. A parameter that is missing here fails the tests of its route."""
 
+TENSOR = {"inputs": [{"name": "input", "shape": [1, 4], "datatype": "FP32", "data": [0.0, 0.0, 0.0, 0.0]}]}
 BODIES: dict[tuple[str, str], Json] = {
     ("POST", "/v1/jobs/{job_id}/extend"): {"cycles": 1},
     ("POST", "/v1/ensembles/{ensemble_id}/predict"): {"inputs": [[0.0, 0.0, 0.0, 0.0]]},
+    ("POST", "/v2/models/{ensemble_id}/infer"): TENSOR,
+    ("POST", "/v2/models/{ensemble_id}/versions/{version}/infer"): TENSOR,
 }
 
 
@@ -63,7 +66,7 @@ def path_of(route: tuple[str, str], ids: dict[str, str]) -> str:
     """The route's path with these ids; figures have a name beside their job's id, which is no one's."""
     if route[1].endswith("/figures/{name}"):
         ids = ids | {"name": "schedule"}
-    return route[1].format(**ids)
+    return route[1].format(**ids, **({"version": "1"} if "{version}" in route[1] else {}))
 
 
 def send(api: httpx2.Client, route: tuple[str, str], ids: dict[str, str]) -> httpx2.Response:

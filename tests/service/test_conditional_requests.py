@@ -29,7 +29,7 @@ POLLED = [
 
 def path_of(template: str, job_id: str) -> str:
     ids = {"job_id": job_id, "snapshot_id": f"snap_{job_id[4:]}_0", "ensemble_id": f"ens_{job_id[4:]}"}
-    return template.format(**{"dataset_id": "ds_1", "name": "schedule", "code": "not_found", "key_id": "zzzzzzzz", **ids})
+    return template.format(**{"dataset_id": "ds_1", "name": "schedule", "code": "not_found", "key_id": "zzzzzzzz", "version": "1", **ids})
 
 
 @pytest.mark.parametrize("template", GETS)

@@ -70,7 +70,7 @@ def test_any_value_at_any_place_of_a_job(api: httpx2.Client, dataset_id: str, da
 @given(values)
 def test_any_document_at_every_post(api: httpx2.Client, finished_job: str, value: object) -> None:
     paths = ["/v1/jobs", "/v1/datasets", "/v1/schedules/preview", "/v1/ensembles", f"/v1/jobs/{finished_job}/stop"]
-    for path in [*paths, f"/v1/ensembles/ens_{finished_job[4:]}/predict"]:
+    for path in [*paths, f"/v1/ensembles/ens_{finished_job[4:]}/predict", f"/v2/models/ens_{finished_job[4:]}/infer"]:
         check(api.post(path, content=json.dumps(value), headers={"Content-Type": "application/json"}))
 
 
@@ -80,6 +80,16 @@ def test_any_inputs(api: httpx2.Client, finished_job: str, value: object) -> Non
     url = f"/v1/ensembles/ens_{finished_job[4:]}/predict"
     for name in ("inputs", "instances"):
         check(api.post(url, content=json.dumps({name: value}), headers={"Content-Type": "application/json"}))
+
+
+@fuzz
+@given(data=st.data(), value=values)
+def test_any_value_at_any_place_of_an_inference(api: httpx2.Client, finished_job: str, data: st.DataObject, value: object) -> None:
+    tensor = {"name": "input", "shape": [1, 2, 2], "datatype": "INT8", "parameters": {"binary_data_size": 4}, "data": [1, 2, 3, 4]}
+    body = {"id": "1", "inputs": [tensor], "outputs": [{"name": "label", "parameters": {"binary_data": True}}], "parameters": {}}
+    changed = json.dumps(put(body, data.draw(st.sampled_from(places(body))), value)).encode()
+    headers = data.draw(st.sampled_from([{}, {"Inference-Header-Content-Length": str(len(changed) - 4)}]))
+    check(api.post(f"/v2/models/ens_{finished_job[4:]}/infer", content=changed, headers=headers))
 
 
 @fuzz

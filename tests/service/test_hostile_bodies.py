@@ -50,8 +50,12 @@ def filled(start: bytes, item: bytes, end: bytes, *, size_bytes: int) -> bytes:
     return start + item * (size_bytes // len(item)) + end
 
 
-JOBS, PREDICT = "/v1/jobs", "/v1/ensembles/{ensemble}/predict"
+JOBS, PREDICT, INFER = "/v1/jobs", "/v1/ensembles/{ensemble}/predict", "/v2/models/{ensemble}/infer"
 LARGE, WIDE = MIB - 100, 60 * MIB
+TEXTS = b'["' + b"x" * MIB + b'"' + b',"x"' * 4000 + b"]"
+"""As an array of numpy's 16 GiB: each text takes as much room as the longest."""
+
+TENSOR = b'{"inputs":[{"name":"input","shape":[1,4],"datatype":"FP32","data":'
 ATTACKS: dict[str, Attack] = {
     "a key that stands twice after 9,000 others": Attack(JOBS, f'{{{names(9000)},"k8999":1}}'.encode(), 400, "malformed_json"),
     "85,000 unknown fields": Attack(JOBS, f"{{{names(85_000)}}}".encode(), 413, "too_large"),
@@ -86,6 +90,11 @@ ATTACKS: dict[str, Attack] = {
     "integers of 4,000 digits": Attack(
         PREDICT, filled(b'{"inputs":[', b"9" * 4000 + b",", b"1]}", size_bytes=8 * MIB), 422, "validation_error"
     ),
+    "a long text among many": Attack(PREDICT, b'{"inputs":' + TEXTS + b"}", 422, "validation_error"),
+    "a tensor with a long text among many": Attack(INFER, TENSOR + TEXTS + b"}]}", 422, "validation_error"),
+    "a tensor of 30 million numbers": Attack(INFER, filled(TENSOR + b"[", b"1,", b"1]}]}", size_bytes=WIDE), 413, "too_large"),
+    "a tensor of 4 million numbers": Attack(INFER, filled(TENSOR + b"[", b"1,", b"1]}]}", size_bytes=7_900_000), 422, "validation_error"),
+    "a tensor of 9,000 levels": Attack(INFER, TENSOR + b"[" * 9000 + b"]" * 9000 + b"}]}", 400, "malformed_json"),
     "raw bytes that claim more": Attack(
         PREDICT,
         bytes(8),

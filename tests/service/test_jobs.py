@@ -69,7 +69,7 @@ def test_dry_run_makes_nothing(api: httpx2.Client, server: Server, dataset_id: s
     assert plan["config"]["batch_size"] == 16
     assert plan["config"]["augmentation"] == "none"
     assert plan["config"]["precision"] == "auto"
-    assert plan["notes"] == ["precision auto depends on the worker's device: bf16 on a GPU that computes in it, fp32 elsewhere"]
+    assert plan["notes"] == ["precision auto depends on the worker's device: bf16 where that gains, else fp32"]
     assert any("7 steps" in warning for warning in plan["warnings"])
     assert num_jobs(api, server) == before
 

@@ -49,7 +49,7 @@ def test_a_dry_run_of_a_range_test_makes_nothing(api: httpx2.Client, server: Ser
     assert plan["schedule"] is None
     assert (plan["estimate"]["train_rows"], plan["estimate"]["steps_per_epoch"]) == (97, 7)
     assert plan["config"]["augmentation"] == "none"
-    assert plan["notes"] == ["precision auto depends on the worker's device: bf16 on a GPU that computes in it, fp32 elsewhere"]
+    assert plan["notes"] == ["precision auto depends on the worker's device: bf16 where that gains, else fp32"]
     assert plan["estimate"]["steps"] >= 300
     assert sum(server.services.store.counts().values()) == before
 

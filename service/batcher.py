@@ -1,0 +1,171 @@
+"""The zero-wait batcher: an idle inference thread takes all that waits, at once; nobody waits for a timer.
+
+One thread, because a forward pass uses all of torch's own threads; a second would only make both slower. While it computes, requests pile
+up, and those of one ensemble become its next forward pass. What a row is answered may differ with its company in the last digits of
+float32, as it does between batches of different sizes (at most 1e-6 in a probability).
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction
+
+MAX_BATCH_ROWS = 256
+"""Rows of one pass; a request with more goes alone, since it gains nothing from company."""
+
+
+Prediction = EnsemblePrediction | RegressionPrediction
+Shared = TypeVar("Shared")
+
+
+class Pass:
+    """What an ensemble said about all rows of one forward pass, and what those who asked make of it together."""
+
+    def __init__(self, prediction: Prediction) -> None:
+        self.prediction = prediction
+        self._made: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.prediction)
+
+    def share(self, name: str, make: Callable[[Prediction], Shared]) -> Shared:
+        """What ``make`` returns; made for the first who asks, on the event loop of all of them."""
+        if name not in self._made:
+            self._made[name] = make(self.prediction)
+        made: Shared = self._made[name]
+        return made
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What an ensemble said, and how long that took.
+
+    Attributes:
+        start: The first of the request's rows within those of the pass.
+        end: After the last.
+    """
+
+    company: Pass
+    start: int
+    end: int
+    queue_seconds: float
+    compute_seconds: float
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """What it said about the request's rows."""
+        return self.company.prediction.part(self.start, self.end)
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    ensemble: Ensemble
+    rows: Tensor
+    with_members: bool
+    asked: float
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Timed]
+
+    def fits(self, other: "_Waiting") -> bool:
+        """Whether both can go through the networks together."""
+        return self.ensemble is other.ensemble and self.rows.dtype == other.rows.dtype and self.with_members == other.with_members
+
+
+class Batcher:
+    """The inference thread and what waits for it, first come, first served."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread once everything is answered."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    async def predict(self, ensemble: Ensemble, rows: Tensor, *, with_members: bool = False) -> Timed:
+        """Answers rows that ``Ensemble.checked`` has passed. A caller that is cancelled before its turn costs no computing."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(ensemble, rows, with_members, time.perf_counter(), loop, loop.create_future())
+        with self._changed:
+            self._waiting.append(waiting)
+            self._changed.notify()
+        return await waiting.answer
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            begun = time.perf_counter()
+            try:
+                prediction = _predicted(batch)
+            except Exception as error:  # noqa: BLE001  # told to those who asked; the thread has others to serve
+                outcomes: list[Timed | Exception] = [error] * len(batch)
+            else:
+                seconds = time.perf_counter() - begun
+                company, ends = Pass(prediction), [0, *accumulate(len(each.rows) for each in batch)]
+                parts = zip(batch, ends, ends[1:], strict=False)
+                outcomes = [Timed(company, start, end, begun - each.asked, seconds) for each, start, end in parts]
+            for loop in {each.loop for each in batch}:
+                answers = [(each.answer, outcome) for each, outcome in zip(batch, outcomes, strict=True) if each.loop is loop]
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(_tell, answers)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """What goes through the networks together next, without those that nobody waits for any more; empty at the end."""
+        with self._changed:
+            while True:
+                while self._waiting and self._waiting[0].answer.cancelled():
+                    self._waiting.popleft()
+                if self._waiting:
+                    return self._taken()
+                if self._is_closing:
+                    return []
+                self._changed.wait()
+
+    def _taken(self) -> list[_Waiting]:
+        first = self._waiting.popleft()
+        batch, num_rows, rest = [first], len(first.rows), deque[_Waiting]()
+        for each in self._waiting:
+            if each.answer.cancelled():
+                continue
+            if first.fits(each) and num_rows + len(each.rows) <= MAX_BATCH_ROWS:
+                batch.append(each)
+                num_rows += len(each.rows)
+            else:
+                rest.append(each)
+        self._waiting = rest
+        return batch
+
+
+def _predicted(batch: Sequence[_Waiting]) -> Prediction:
+    first = batch[0]
+    rows = first.rows if len(batch) == 1 else torch.cat([each.rows for each in batch])
+    return first.ensemble.predict_checked(rows, with_members=first.with_members)
+
+
+def _tell(answers: Sequence[tuple[asyncio.Future[Timed], Timed | Exception]]) -> None:
+    """Hands the outcomes to those who still wait; on their event loop."""
+    for answer, outcome in answers:
+        if answer.done():
+            continue
+        if isinstance(outcome, Exception):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)

@@ -1,0 +1,59 @@
+"""One look for all that ask the same at nearly the same time."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from fastapi.concurrency import run_in_threadpool
+
+REMEMBERED = 1000
+
+Found = TypeVar("Found")
+
+
+class SharedLooks(Generic[Found]):
+    """Looks things up in threads, for one event loop: at most one look for a key under way, and one that waits for it.
+
+    A look answers only who asked before it began, so nobody sees less than there was when it asked; ``recent`` is for those who take less.
+    """
+
+    def __init__(self, *, fresh_seconds: float) -> None:
+        self._fresh_seconds = fresh_seconds
+        self._running: dict[Hashable, asyncio.Task[Found]] = {}
+        self._next: dict[Hashable, asyncio.Task[Found]] = {}
+        self._found: OrderedDict[Hashable, tuple[float, Found]] = OrderedDict()
+
+    def recent(self, key: Hashable) -> Found | None:
+        """What was found by a look that began at most ``fresh_seconds`` ago."""
+        began, found = self._found.get(key, (-1.0, None))
+        return found if found is not None and time.monotonic() - began <= self._fresh_seconds else None
+
+    async def share(self, key: Hashable, look: Callable[[], Found]) -> Found:
+        """What ``look`` returns or raises; called once for all that wait for ``key``."""
+        task = self._next.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._look(key, look))
+            self._next[key] = task
+        return await asyncio.shield(task)  # who gives up leaves the others theirs
+
+    async def _look(self, key: Hashable, look: Callable[[], Found]) -> Found:
+        while (running := self._running.get(key)) is not None:
+            await asyncio.wait([running])
+        task = self._next.pop(key)
+        self._running[key] = task
+        began = time.monotonic()
+        try:
+            found = await run_in_threadpool(look)
+        except BaseException:
+            self._found.pop(key, None)
+            raise
+        else:
+            self._found[key] = began, found
+            self._found.move_to_end(key)
+            while len(self._found) > REMEMBERED:
+                self._found.popitem(last=False)
+            return found
+        finally:
+            del self._running[key]
