@@ -91,6 +91,7 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
+        self._is_idle = False
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
@@ -107,7 +108,8 @@ class Batcher:
         waiting = _Waiting(ensemble, rows, with_members, time.perf_counter(), loop, loop.create_future())
         with self._changed:
             self._waiting.append(waiting)
-            self._changed.notify()
+            if self._is_idle:  # to wake a thread that is awake takes a tenth of a small request
+                self._changed.notify()
         return await waiting.answer
 
     def _work(self) -> None:
@@ -137,7 +139,9 @@ class Batcher:
                     return self._taken()
                 if self._is_closing:
                     return []
+                self._is_idle = True
                 self._changed.wait()
+                self._is_idle = False
 
     def _taken(self) -> list[_Waiting]:
         first = self._waiting.popleft()

@@ -75,6 +75,11 @@ class KeyRing:
             self._has_seen_keys = self._has_seen_keys or bool(keys)
             self._read_at = began
 
+    def all_keys(self) -> list[ApiKey]:
+        """All keys that the store has now, of which only those are read that are new here. Raises ``ArtifactError`` as ``refresh``."""
+        self.refresh()
+        return list(self._keys.values())
+
     @property
     def has_keys(self) -> bool:
         """Whether a key was ever made, also one that has been revoked or has expired."""

@@ -45,7 +45,7 @@ def create(
 @router.get("", summary="List API keys")
 def list_all(query: Annotated[ApiKeyQuery, Query()], services: ServicesDep, principal: PrincipalDep) -> ApiKeyPage:
     """Keys, the newest first, without what is secret of them."""
-    seen = [key for key in services.door.ring.store.read_all().values() if _manages(principal, key)]
+    seen = [key for key in services.door.ring.all_keys() if _manages(principal, key)]
     seen.sort(key=lambda key: (key.created_at, key.id), reverse=True)
     if query.after is not None:
         places = [index for index, key in enumerate(seen) if key.id == query.after]

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
-from service.api_keys import KEY_PATTERN, KeyStore, PepperError, read_pepper
+from service.api_keys import KEY_PATTERN, ApiKey, KeyStore, PepperError, read_pepper
 from service.cli import app
 from service.client import ApiError, Client
 from service.key_ring import KeyRing
@@ -54,6 +54,24 @@ def test_a_key_is_kept_as_its_hmac_alone(keys: KeyStore, artifacts: ArtifactStor
     assert match[2] not in stored
     assert text not in stored
     assert ring_of(keys).verdict(text).principal == Principal("lab", frozenset({Scope.READ, Scope.TRAIN}), key_id)
+
+
+def test_a_list_reads_only_the_keys_that_are_new(keys: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {make(keys)[0] for _ in range(3)}
+    ring = ring_of(keys)
+    read: list[str] = []
+    original = KeyStore.read
+
+    def spied(store: KeyStore, key_id: str) -> ApiKey | None:
+        read.append(key_id)
+        return original(store, key_id)
+
+    monkeypatch.setattr(KeyStore, "read", spied)
+    assert {key.id for key in ring.all_keys()} == made
+    assert read == []
+    new, _ = make(keys)
+    assert {key.id for key in ring.all_keys()} == made | {new}
+    assert read == [new]
 
 
 def test_every_character_of_a_key_counts(keys: KeyStore) -> None:
