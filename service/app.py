@@ -15,7 +15,6 @@ from service.capabilities import installed_version
 from service.conditional_requests import ConditionalRequests
 from service.dependencies import Services
 from service.errors import answer_problem, install_error_handling, problem_of
-from service.fast_predictions import FastPredictions
 from service.http_protocol import END_STREAMS
 from service.limits import RequestIds, RequestLimits, body_limit_of
 from service.metrics import CountRequests, RequestCounts
@@ -23,12 +22,16 @@ from service.openapi import install_openapi, problem_responses
 from service.origins import OwnPagesOnly, is_loopback
 from service.query_parameters import refuse_undeclared_parameters
 from service.routes import aliases, api_keys, datasets, ensembles, figures, job_outputs, jobs, oip, schedules, snapshots, system
+from service.short_way import SHORT_WAY, ShortWay
 from service.sign_in_page import POLICY as SIGN_IN_POLICY
 from service.sign_in_page import sign_in_page
 from worker.job_store import StoreUnavailable
 from worker.settings import Settings
 
 ROUTE_MODULES = (datasets, schedules, jobs, job_outputs, figures, snapshots, ensembles, aliases, oip, api_keys, system)
+
+GC_THRESHOLDS = (10_000, 20, 20)
+"""Python's own (700, 10, 10) look for cycles several times in the answers to a few dozen predictions, which took a third of their time."""
 
 DESCRIPTION = """Trains one network with cosine annealing and warm restarts, keeps a snapshot at every cycle minimum, and serves the
 averaged prediction of the snapshots. Errors are RFC 9457 problems; every code has a page under /problems/{code}."""
@@ -55,12 +58,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestIds)
     app.state.request_counts = RequestCounts()
     app.add_middleware(CountRequests, counts=app.state.request_counts)
-    app.add_middleware(
-        FastPredictions,
-        counts=app.state.request_counts,
-        serves_loopback=is_loopback(settings.host),
-        limit_bytes=settings.max_predict_bytes,
-    )
     install_error_handling(app)
     app.add_exception_handler(StoreUnavailable, _answer_outage)
     app.add_exception_handler(405, _answer_wrong_method)
@@ -103,7 +100,8 @@ async def _lifespan(app: FastAPI, *, settings: Settings) -> AsyncIterator[dict[s
     app.state.services = services
     gc.collect()
     gc.freeze()  # the modules stay: to go through them again stops every thread for 0.2 s in the middle of a large answer
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
-        yield {END_STREAMS: services.hub.end_streams}
+        yield {END_STREAMS: services.hub.end_streams, SHORT_WAY: ShortWay(services, app.state.request_counts)}
     finally:
         await run_in_threadpool(services.close)

@@ -70,6 +70,9 @@ class Timed:
         return self.end - self.start
 
 
+Outcome = Timed | Exception
+
+
 @dataclass(frozen=True, eq=False)
 class _Waiting:
     ensemble: Ensemble
@@ -77,7 +80,8 @@ class _Waiting:
     with_members: bool
     asked: float
     loop: asyncio.AbstractEventLoop
-    answer: asyncio.Future[Timed]
+    tell: Callable[[Outcome], None]
+    is_unwanted: Callable[[], bool]
 
     def fits(self, other: "_Waiting") -> bool:
         """Whether both can go through the networks together."""
@@ -91,7 +95,7 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
-        self._is_idle = False
+        self._is_idle = self._is_waking = False
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
@@ -105,12 +109,46 @@ class Batcher:
     async def predict(self, ensemble: Ensemble, rows: Tensor, *, with_members: bool = False) -> Timed:
         """Answers rows that ``Ensemble.checked`` has passed. A caller that is cancelled before its turn costs no computing."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(ensemble, rows, with_members, time.perf_counter(), loop, loop.create_future())
+        answer: asyncio.Future[Timed] = loop.create_future()
+
+        def tell(outcome: Outcome) -> None:
+            if answer.done():
+                return
+            if isinstance(outcome, Exception):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
+
+        self.submit(ensemble, rows, with_members=with_members, tell=tell, loop=loop, is_unwanted=answer.cancelled)
+        return await answer
+
+    def submit(
+        self,
+        ensemble: Ensemble,
+        rows: Tensor,
+        *,
+        tell: Callable[[Outcome], None],
+        loop: asyncio.AbstractEventLoop,
+        is_unwanted: Callable[[], bool] = lambda: False,
+        with_members: bool = False,
+    ) -> None:
+        """As ``predict``, without a task: ``tell`` is called with the outcome on ``loop``, and must not raise.
+
+        Rows whose ``is_unwanted`` says so when their turn comes are passed over, and nobody is told.
+        """
+        waiting = _Waiting(ensemble, rows, with_members, time.perf_counter(), loop, tell, is_unwanted)
         with self._changed:
             self._waiting.append(waiting)
-            if self._is_idle:  # to wake a thread that is awake takes a tenth of a small request
-                self._changed.notify()
-        return await waiting.answer
+            is_first = self._is_idle and not self._is_waking
+            self._is_waking |= is_first
+        if is_first:
+            loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        """Wakes the thread, at the end of the loop's turn: what else had arrived by then takes part in the same pass, and nobody waits."""
+        with self._changed:
+            self._is_waking = False
+            self._changed.notify()
 
     def _work(self) -> None:
         while batch := self._next_batch():
@@ -118,14 +156,14 @@ class Batcher:
             try:
                 prediction = _predicted(batch)
             except Exception as error:  # noqa: BLE001  # told to those who asked; the thread has others to serve
-                outcomes: list[Timed | Exception] = [error] * len(batch)
+                outcomes: list[Outcome] = [error] * len(batch)
             else:
                 seconds = time.perf_counter() - begun
                 company, ends = Pass(prediction), [0, *accumulate(len(each.rows) for each in batch)]
                 parts = zip(batch, ends, ends[1:], strict=False)
                 outcomes = [Timed(company, start, end, begun - each.asked, seconds) for each, start, end in parts]
             for loop in {each.loop for each in batch}:
-                answers = [(each.answer, outcome) for each, outcome in zip(batch, outcomes, strict=True) if each.loop is loop]
+                answers = [(each.tell, outcome) for each, outcome in zip(batch, outcomes, strict=True) if each.loop is loop]
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(_tell, answers)
 
@@ -133,7 +171,7 @@ class Batcher:
         """What goes through the networks together next, without those that nobody waits for any more; empty at the end."""
         with self._changed:
             while True:
-                while self._waiting and self._waiting[0].answer.cancelled():
+                while self._waiting and self._waiting[0].is_unwanted():
                     self._waiting.popleft()
                 if self._waiting:
                     return self._taken()
@@ -147,7 +185,7 @@ class Batcher:
         first = self._waiting.popleft()
         batch, num_rows, rest = [first], len(first.rows), deque[_Waiting]()
         for each in self._waiting:
-            if each.answer.cancelled():
+            if each.is_unwanted():
                 continue
             if first.fits(each) and num_rows + len(each.rows) <= MAX_BATCH_ROWS:
                 batch.append(each)
@@ -164,12 +202,7 @@ def _predicted(batch: Sequence[_Waiting]) -> Prediction:
     return first.ensemble.predict_checked(rows, with_members=first.with_members)
 
 
-def _tell(answers: Sequence[tuple[asyncio.Future[Timed], Timed | Exception]]) -> None:
-    """Hands the outcomes to those who still wait; on their event loop."""
-    for answer, outcome in answers:
-        if answer.done():
-            continue
-        if isinstance(outcome, Exception):
-            answer.set_exception(outcome)
-        else:
-            answer.set_result(outcome)
+def _tell(answers: Sequence[tuple[Callable[[Outcome], None], Outcome]]) -> None:
+    """Hands the outcomes to those who asked; on their event loop."""
+    for tell, outcome in answers:
+        tell(outcome)

@@ -88,7 +88,8 @@ def api(
 
     from service.allocator import bound_freed_memory
     from service.app import create_app
-    from service.http_protocol import IDLE_SECONDS, bounded_http
+    from service.http_protocol import IDLE_SECONDS
+    from service.prediction_protocol import http_protocol
 
     bound_freed_memory()
     server = uvicorn.Server(
@@ -96,7 +97,7 @@ def api(
             create_app(settings),
             host=settings.host,
             port=settings.port,
-            http=bounded_http(settings),
+            http=http_protocol(settings),
             log_config=None,
             access_log=settings.log_level == "DEBUG",
             server_header=False,

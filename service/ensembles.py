@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from service.errors import Problem
@@ -34,6 +34,11 @@ class Members:
     version: int
     snapshots: tuple[Mapping[str, Any], ...]
     earlier: tuple[Mapping[str, Any], ...] = ()
+
+    @cached_property
+    def content(self) -> tuple[str, ...]:
+        """The sha256 of each member's weights, in order."""
+        return tuple(snapshot["files"]["weights"]["sha256"] for snapshot in self.snapshots)
 
 
 class EnsembleDirectory:
@@ -69,7 +74,7 @@ class EnsembleDirectory:
 
     def recent(self, ensemble_id: str, version: int | None = None) -> Members | None:
         """What was found at most ``FRESH_SECONDS`` ago: where many ask at once."""
-        return self._looks.recent((ensemble_id, version))
+        return self._looks.recent((ensemble_id, version), partial(self.find, ensemble_id, version))
 
     async def find_soon(self, ensemble_id: str, version: int | None = None) -> Members:
         """As ``find``, from an event loop. Requests that come while it is busy with the ensemble share the next look, which begins after

@@ -7,8 +7,7 @@ sees, and can refuse, comes after that.
 from asyncio import BaseTransport, TimerHandle
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -35,6 +34,16 @@ class Bounds:
     head_seconds: float = 10.0
     stall_seconds: float = 20.0
     stall_bytes: int = 4096
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those of the settings."""
+        return cls(
+            max_connections=settings.max_connections,
+            head_seconds=settings.head_seconds,
+            stall_seconds=settings.body_stall_seconds,
+            stall_bytes=settings.min_body_bytes,
+        )
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -121,14 +130,3 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         status = f"HTTP/1.1 {response.status_code} {problem.kind.title}\r\n".encode()
         self.transport.write(status + head + b"connection: close\r\n\r\n" + cast(bytes, response.body))
         self.transport.close()
-
-
-def bounded_http(settings: Settings) -> Any:
-    """The protocol with the bounds of the settings, for ``uvicorn.Config(http=…)``, which calls it as a class."""
-    bounds = Bounds(
-        max_connections=settings.max_connections,
-        head_seconds=settings.head_seconds,
-        stall_seconds=settings.body_stall_seconds,
-        stall_bytes=settings.min_body_bytes,
-    )
-    return partial(BoundedHttpProtocol, bounds=bounds)

@@ -1,16 +1,16 @@
 """Predictions inside this process: ensembles from the artifact store, kept by size, answered by the batcher's thread."""
 
-import os
+import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from clr.ensemble import Ensemble
-from service.batcher import Batcher, Timed
+from service.batcher import Batcher, Outcome, Timed
 from service.ensembles import Members
 from service.errors import Problem
 from worker.artifacts import ArtifactStore
@@ -24,10 +24,6 @@ MAX_THREADS = 4
 """Small ensembles gain nothing from more, and a worker usually trains on the same machine."""
 
 
-_Content = tuple[str, ...]
-"""The sha256 of each member's weights, in order: ensembles of the same snapshots, of which anybody may make any number, are one here."""
-
-
 class Predictor:
     """Loaded ensembles and the thread that uses them.
 
@@ -35,11 +31,12 @@ class Predictor:
     """
 
     def __init__(self, artifacts: ArtifactStore, *, cache_bytes: int = CACHE_BYTES, device: str = "cpu") -> None:
-        torch.set_num_threads(min(MAX_THREADS, os.cpu_count() or 1))
+        torch.set_num_threads(min(MAX_THREADS, torch.get_num_threads()))
         self._artifacts = artifacts
         self._cache_bytes = cache_bytes
         self._device = device
-        self._loaded: OrderedDict[_Content, Ensemble] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, ...], Ensemble] = OrderedDict()
+        # By content: ensembles of the same snapshots, of which anybody may make any number, are one here.
         self._lock = threading.Lock()
         self._load_lock = threading.Lock()
         self._batcher = Batcher()
@@ -55,7 +52,7 @@ class Predictor:
         Raises:
             ArtifactMissing, ArtifactDamaged, EnsembleError, SnapshotError: A member is lost or does not fit the others.
         """
-        key = _content(members)
+        key = members.content
         if (found := self._find(key)) is not None:
             return found
         with self._load_lock:
@@ -68,7 +65,7 @@ class Predictor:
 
     def loaded(self, members: Members) -> Ensemble | None:
         """The ensemble of these members where it is in memory already."""
-        return self._find(_content(members))
+        return self._find(members.content)
 
     @property
     def has_company(self) -> bool:
@@ -82,30 +79,42 @@ class Predictor:
         Raises:
             Problem: All places are taken.
         """
-        if self._under_way >= MAX_UNDER_WAY:
-            raise Problem("overloaded", f"{MAX_UNDER_WAY} predictions are under way, the most that may be: repeat the request in a second")
-        self._under_way += 1
+        self.enter()
         try:
             yield
         finally:
-            self._under_way -= 1
+            self.leave()
+
+    def enter(self) -> None:
+        """Takes one of the places for predictions under way, until ``leave``.
+
+        Raises:
+            Problem: All places are taken.
+        """
+        if self._under_way >= MAX_UNDER_WAY:
+            raise Problem("overloaded", f"{MAX_UNDER_WAY} predictions are under way, the most that may be: repeat the request in a second")
+        self._under_way += 1
+
+    def leave(self) -> None:
+        """Gives the place back."""
+        self._under_way -= 1
 
     async def predict(self, ensemble: Ensemble, rows: Tensor, *, with_members: bool = False) -> Timed:
         """Answers rows that ``ensemble.checked`` has passed, with others that wait; ``with_members`` keeps what each member says."""
         return await self._batcher.predict(ensemble, rows, with_members=with_members)
 
-    def _find(self, key: _Content) -> Ensemble | None:
+    def submit(self, ensemble: Ensemble, rows: Tensor, tell: Callable[[Outcome], None], loop: asyncio.AbstractEventLoop) -> None:
+        """As ``predict``, without a task: ``tell`` gets the outcome on the event loop, and must not raise."""
+        self._batcher.submit(ensemble, rows, tell=tell, loop=loop)
+
+    def _find(self, key: tuple[str, ...]) -> Ensemble | None:
         with self._lock:
             if key in self._loaded:
                 self._loaded.move_to_end(key)
             return self._loaded.get(key)
 
-    def _keep(self, key: _Content, ensemble: Ensemble) -> None:
+    def _keep(self, key: tuple[str, ...], ensemble: Ensemble) -> None:
         with self._lock:
             self._loaded[key] = ensemble
             while len(self._loaded) > 1 and sum(kept.size_bytes for kept in self._loaded.values()) > self._cache_bytes:
                 self._loaded.popitem(last=False)
-
-
-def _content(members: Members) -> _Content:
-    return tuple(snapshot["files"]["weights"]["sha256"] for snapshot in members.snapshots)

@@ -1,6 +1,7 @@
 """One look for all that ask the same at nearly the same time."""
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -25,18 +26,29 @@ class SharedLooks(Generic[Found]):
         self._next: dict[Hashable, asyncio.Task[Found]] = {}
         self._found: OrderedDict[Hashable, tuple[float, Found]] = OrderedDict()
 
-    def recent(self, key: Hashable) -> Found | None:
-        """What was found by a look that began at most ``fresh_seconds`` ago."""
-        began, found = self._found.get(key, (-1.0, None))
-        return found if found is not None and time.monotonic() - began <= self._fresh_seconds else None
+    def recent(self, key: Hashable, look: Callable[[], Found] | None = None) -> Found | None:
+        """What was found by a look that began at most ``fresh_seconds`` ago.
+
+        Where half of that time is over, ``look`` begins in the background, so that those who go on asking find something.
+        """
+        began, found = self._found.get(key, (-math.inf, None))
+        age = time.monotonic() - began
+        if found is None or age > self._fresh_seconds:
+            return None
+        if look is not None and 2 * age > self._fresh_seconds and key not in self._running and key not in self._next:
+            self._begin(key, look).add_done_callback(asyncio.Task.exception)  # who needs it will meet the error again
+        return found
 
     async def share(self, key: Hashable, look: Callable[[], Found]) -> Found:
         """What ``look`` returns or raises; called once for all that wait for ``key``."""
         task = self._next.get(key)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._look(key, look))
-            self._next[key] = task
+            task = self._begin(key, look)
         return await asyncio.shield(task)  # who gives up leaves the others theirs
+
+    def _begin(self, key: Hashable, look: Callable[[], Found]) -> asyncio.Task[Found]:
+        task = self._next[key] = asyncio.get_running_loop().create_task(self._look(key, look))
+        return task
 
     async def _look(self, key: Hashable, look: Callable[[], Found]) -> Found:
         while (running := self._running.get(key)) is not None:

@@ -3,8 +3,8 @@
 An ensemble and a snapshot carry the suffix of their job, so one id leads to the other without a look-up.
 """
 
+import os
 import re
-import secrets
 import time
 from hashlib import blake2b
 from typing import Literal
@@ -16,14 +16,15 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 ULID_CHARS = 26
 _RANDOM_CHARS = 16
-_SHIFTS = tuple(range(5 * (ULID_CHARS - 1), -1, -5))
+_PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
+_SHIFTS = tuple(range(5 * (ULID_CHARS - 2), -1, -10))
 _ULID = re.compile(rf"[0-7][{ALPHABET}]{{{ULID_CHARS - 1}}}")
 _SNAPSHOT = re.compile(rf"snap_({_ULID.pattern})_(0|[1-9][0-9]{{0,5}})")
 
 
 def new_id(kind: Kind) -> str:
     """A fresh id: 48 bits of milliseconds since 1970 and 80 random bits, so that nobody can guess it."""
-    return f"{kind}_{_encode(time.time_ns() // 1_000_000 << 80 | secrets.randbits(80))}"
+    return f"{kind}_{_encode(time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10)))}"
 
 
 def derived_id(job_id: str, name: str) -> str:
@@ -72,4 +73,5 @@ def _suffix(identifier: str) -> str:
 
 
 def _encode(number: int) -> str:
-    return "".join([ALPHABET[number >> shift & 31] for shift in _SHIFTS])
+    """Two characters at a time: every answer has an id of its own."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])

@@ -24,7 +24,7 @@ from clr.snapshots import save_outputs, save_snapshot
 from clr.training import CycleEnd, train
 from service.app import create_app
 from service.dependencies import Services
-from service.http_protocol import bounded_http
+from service.prediction_protocol import http_protocol
 from worker.artifacts import ArtifactStore
 from worker.ids import snapshot_id_of
 from worker.job_store import Claim, Commit, JobStore
@@ -62,7 +62,14 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.app = create_app(settings)
         self._uvicorn = uvicorn.Server(
-            uvicorn.Config(self.app, log_level="critical", http=bounded_http(settings), server_header=False, timeout_graceful_shutdown=1)
+            uvicorn.Config(
+                self.app,
+                log_level="critical",
+                access_log=False,  # as without DEBUG; with it predictions go the long way, which writes one
+                http=http_protocol(settings),
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
         )
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._socket],), daemon=True)
 

@@ -1,12 +1,14 @@
 """The short way and the long way give the same answer, and who is refused is counted once."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
 
-from service import fast_answers, fast_predictions, prediction_bodies
+from service import prediction_bodies, short_answers, short_way
+from service.batcher import Timed
 from tests.service.conftest import Server, Trained, problem
 from tests.service.test_predictions import ensemble_of, npy
 
@@ -14,17 +16,17 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def short_way(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The bodies that took it."""
-    taken: list[bytes] = []
+    found: list[bytes] = []
     decode = prediction_bodies.decode_inputs
 
     def spied(body: bytes, *args: Any, **kwargs: Any) -> Any:
-        taken.append(body)
+        found.append(body)
         return decode(body, *args, **kwargs)
 
-    monkeypatch.setattr(fast_answers, "decode_inputs", spied)
-    return taken
+    monkeypatch.setattr(short_answers, "decode_inputs", spied)
+    return found
 
 
 def bodies(trained: Trained) -> list[tuple[bytes, dict[str, str]]]:
@@ -39,13 +41,13 @@ def bodies(trained: Trained) -> list[tuple[bytes, dict[str, str]]]:
 
 
 @pytest.mark.parametrize("form", range(4), ids=["json", "octets", "npy", "npy to npy"])
-def test_both_ways_answer_the_same(api: httpx2.Client, finished_job: str, trained: Trained, short_way: list[bytes], form: int) -> None:
+def test_both_ways_answer_the_same(api: httpx2.Client, finished_job: str, trained: Trained, taken: list[bytes], form: int) -> None:
     url = f"/v1/ensembles/{ensemble_of(finished_job)}/predict"
     body, headers = bodies(trained)[form]
     short = api.post(url, content=body, headers={**headers, "X-Request-ID": "one"})
-    assert short_way == [body]
+    assert taken == [body]
     long = api.post(f"{url}?mode=full", content=body, headers={**headers, "X-Request-ID": "one"})
-    assert short_way == [body], "with a parameter it is the long way"
+    assert taken == [body], "with a parameter it is the long way"
     assert short.status_code == long.status_code == 200
     changing = {"date", "content-length"}
     assert {k: v for k, v in short.headers.items() if k not in changing} == {k: v for k, v in long.headers.items() if k not in changing}
@@ -73,9 +75,7 @@ def test_what_is_wrong_is_told_by_the_long_way(
     problem(api.post(f"/v1/ensembles/{ensemble_of(finished_job)}/predict", content=body, headers=headers), status, code)
 
 
-def test_predictions_of_the_short_way_are_counted_once(
-    api: httpx2.Client, server: Server, finished_job: str, short_way: list[bytes]
-) -> None:
+def test_predictions_of_the_short_way_are_counted_once(api: httpx2.Client, server: Server, finished_job: str, taken: list[bytes]) -> None:
     def counted() -> dict[str, float]:
         lines = [
             line for line in api.get("/metrics").text.splitlines() if "/predict" in line and line.startswith("snapcycle_requests_total")
@@ -86,7 +86,7 @@ def test_predictions_of_the_short_way_are_counted_once(
     before = counted()
     assert api.post(url, json={"inputs": [[1, 2, 3, 4]]}).status_code == 200
     assert api.post(url, json={"inputs": [[1, 2]]}).status_code == 422
-    assert len(short_way) == 2
+    assert len(taken) == 2
     after = counted()
     name = 'snapcycle_requests_total{method="POST",route="/v1/ensembles/{ensemble_id}/predict",status="%d"}'
     assert [after[name % status] - before.get(name % status, 0.0) for status in (200, 422)] == [1.0, 1.0]
@@ -103,14 +103,19 @@ def test_both_ways_infer_the_same(api: httpx2.Client, finished_job: str, trained
     ).encode()
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head)), "X-Request-ID": "one"}
     url, body = f"/v2/models/{ensemble_of(finished_job)}/infer", head + rows.tobytes()
-    answers = []
+    answers: list[short_answers.Answered] = []
 
-    async def spied(*args: Any) -> Any:
-        answers.append(await fast_answers.fast_infer(*args))
-        return answers[-1]
+    def spied(*args: Any) -> short_answers.Answering:
+        answering = short_answers.begin_infer(*args)
+
+        def answered(timed: Timed) -> short_answers.Answered:
+            answers.append(answering.answered(timed))
+            return answers[-1]
+
+        return replace(answering, answered=answered)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(fast_predictions.ROUTES, "/infer", ("/v2/models/", spied))
+        patch.setitem(short_way.ROUTES, "/infer", ("/v2/models/", spied))
         short = api.post(url, content=body, headers=headers)
         long = api.post(url, content=body, headers={**headers, "Content-Encoding": "identity"})
     assert [answer.body for answer in answers] == [short.content]

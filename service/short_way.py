@@ -1,0 +1,169 @@
+"""The short way for plain predictions: the HTTP protocol itself answers, without a task, routing, middleware or validation models.
+
+A request is plain if its body is small, it has no query parameters and comes from no browser. Whatever turns out to be out of the ordinary,
+an error too, goes the long way through the application, with the body that was read; so every rule and every error has one place, and this
+one only says yes. An answer is the same either way.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from clr.ensemble import Ensemble
+from service.authorization import DOOR_SAID
+from service.batcher import Outcome
+from service.dependencies import Services
+from service.ensembles import Members
+from service.errors import Problem
+from service.limits import MAX_HEADER_BYTES, MAX_URL_BYTES, request_id_of
+from service.media import JSON
+from service.metrics import OK, RequestCounts
+from service.origins import is_loopback, is_loopback_host
+from service.principals import Scope as KeyScope
+from service.security_headers import SECURITY_HEADERS
+from service.short_answers import Answered, PlainRequest, begin_infer, begin_predict
+
+SHORT_WAY = "short_way"
+"""Key of the lifespan's state: the ``ShortWay``."""
+
+MAX_JSON_BYTES = 1 << 16
+MAX_BINARY_BYTES = 1 << 18
+"""Bodies that are decoded in a fraction of a millisecond, so that the event loop does it itself."""
+
+ROUTES = {"/predict": ("/v1/ensembles/", begin_predict), "/infer": ("/v2/models/", begin_infer)}
+"""By the end of a path its beginning, between which the ensemble stands, and what answers there."""
+
+UNUSUAL = frozenset({b"content-encoding", b"transfer-encoding", b"expect", b"origin", b"upgrade"})
+"""Headers with rules of their own."""
+
+_PROTECTIVE = b"".join(f"{name.lower()}: {value}\r\n".encode() for name, value in SECURITY_HEADERS.items())
+
+Head = bytes
+"""Header lines of an answer, without those that the server itself adds."""
+Tell = Callable[[tuple[Head, bytes] | None], None]
+"""Gets head and body of a 200, or None for the long way."""
+
+
+class ShortWay:
+    """Answers plain requests.
+
+    Args:
+        services: The application's.
+        counts: Where its requests are counted, since the application does not see them.
+    """
+
+    def __init__(self, services: Services, counts: RequestCounts) -> None:
+        self._services, self._counts = services, counts
+        limit = services.settings.max_predict_bytes
+        self._serves_loopback = is_loopback(services.settings.host)
+        self._max_bytes = {JSON.encode(): min(MAX_JSON_BYTES, limit)}
+        self._max_binary_bytes = min(MAX_BINARY_BYTES, limit)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def plain_request(self, scope: Scope, loop: asyncio.AbstractEventLoop) -> PlainRequest | None:
+        """The request with this head, whose body is still to come; None where it has to go the long way."""
+        path: str = scope["path"]
+        end = path[path.rfind("/") :]
+        if end not in ROUTES or scope["method"] != "POST" or scope["query_string"] or len(path) > MAX_URL_BYTES:
+            return None
+        start, begin = ROUTES[end]
+        ensemble_id = path[len(start) : -len(end)]
+        if not path.startswith(start) or not ensemble_id or "/" in ensemble_id:
+            return None
+        headers = self._plain_headers(scope["headers"])
+        return PlainRequest(scope, f"{start}{{ensemble_id}}{end}", ensemble_id, begin, headers, loop) if headers is not None else None
+
+    def _plain_headers(self, raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
+        headers = dict(raw)
+        if len(headers) != len(raw) or not UNUSUAL.isdisjoint(headers):
+            return None
+        limit = self._max_bytes.get(headers.get(b"content-type", b""), self._max_binary_bytes)
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or len(length) > len(str(limit)) or not 0 < int(length) <= limit:
+            return None
+        if self._serves_loopback and not is_loopback_host(headers.get(b"host", b"").decode("latin-1")):
+            return None
+        if sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
+            return None
+        return headers
+
+    def answer(self, request: PlainRequest, tell: Tell) -> None:
+        """Calls ``tell`` once, on the request's event loop, on which this is called too, now or later."""
+        state = request.scope["state"]
+        try:
+            principal, rate_headers = self._services.door.admit(Headers(scope=request.scope), KeyScope.PREDICT)
+            state[DOOR_SAID] = principal, rate_headers
+            self._services.predictor.enter()
+        except Exception as error:  # noqa: BLE001  # the long way meets it again, and says what it is
+            if isinstance(error, Problem) and DOOR_SAID not in state:
+                state[DOOR_SAID] = error
+            tell(None)
+            return
+        finish = partial(self._finish, request, rate_headers, tell)
+        services = self._services.seen_by(principal.tenant)
+        members = services.ensembles.recent(request.ensemble_id) if services.predictor.has_company else None
+        ensemble = services.predictor.loaded(members) if members is not None else None
+        if members is not None and ensemble is not None:
+            _compute(services, request, members, ensemble, finish)
+            return
+        task = request.loop.create_task(_look_and_compute(services, request, finish))
+        self._tasks.add(task)  # the loop itself would not keep it alive
+        task.add_done_callback(self._tasks.discard)
+
+    def _finish(self, request: PlainRequest, rate_headers: dict[str, str], tell: Tell, answered: Answered | None) -> None:
+        self._services.predictor.leave()
+        if answered is None:
+            tell(None)
+            return
+        request_id = request_id_of(request.headers.get(b"x-request-id", b"").decode("latin-1"))
+        head = [
+            b"content-length: %d\r\n" % len(answered.body),
+            answered.head,
+            b"x-request-id: ",
+            request_id.encode(),
+            b"\r\n",
+            _PROTECTIVE,
+            *(f"{name.lower()}: {value}\r\n".encode() for name, value in rate_headers.items()),
+        ]
+        tell((b"".join(head), answered.body))
+        self._counts.add(method="POST", route=request.template, status=OK, seconds=time.perf_counter() - request.begun)
+
+
+_Finish = Callable[[Answered | None], None]
+
+
+async def _look_and_compute(services: Services, request: PlainRequest, finish: _Finish) -> None:
+    """Answers where the members have to be looked up, or loaded, first."""
+    try:
+        members = await services.ensembles.find_soon(request.ensemble_id)
+        ensemble = services.predictor.loaded(members)
+        if ensemble is None:
+            ensemble = await run_in_threadpool(services.predictor.load, members)
+    except Exception:  # noqa: BLE001  # the long way meets it again, and says what it is
+        finish(None)
+        return
+    _compute(services, request, members, ensemble, finish)
+
+
+def _compute(services: Services, request: PlainRequest, members: Members, ensemble: Ensemble, finish: _Finish) -> None:
+    """Decodes the body, has the rows computed, and hands the answer on; None in place of every error."""
+    try:
+        answering = request.begin(request, members, ensemble, services.settings)
+    except Exception:  # noqa: BLE001  # as above
+        finish(None)
+        return
+
+    def computed(outcome: Outcome) -> None:
+        answered: Answered | None = None
+        if not isinstance(outcome, Exception):
+            with suppress(Exception):  # as above
+                answered = answering.answered(outcome)
+        finish(answered)
+
+    services.predictor.submit(ensemble, answering.rows, computed, request.loop)
