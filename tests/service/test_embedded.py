@@ -10,8 +10,9 @@ import pytest
 import typer
 from pydantic import SecretStr
 
+from service.children import Child, LaunchError, child_environment
 from service.cli_processes import guarded
-from service.embedded import Child, LaunchError, Stack, child_environment
+from service.embedded import Stack
 from worker.settings import Settings
 
 
