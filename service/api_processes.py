@@ -82,12 +82,12 @@ class ApiProcesses:
 
     def watch(self) -> None:
         """Starts again what has died, and gives new connections to those that are up."""
-        keep_running(self.children, self._settings)
         living = [index for index in range(len(self.children)) if self._is_up(index)]
         if living and living != self._steered:  # with none up, those that come wait for one
             with suppress(OSError):  # without it, who comes to a process that starts waits for it
                 steer(self._sockets, living)
             self._steered = living
+        keep_running(self.children, self._settings)
 
     def stop(self) -> None:
         """Ends them: what is being answered is finished."""

@@ -140,7 +140,7 @@ def uploads_directory(staging_dir: Path) -> Path:
 def remove_abandoned_uploads(staging_dir: Path) -> None:
     """Removes what processes that were killed have left: what nobody has written to for a day. The rest may be another process's."""
     for directory in uploads_directory(staging_dir).iterdir():
-        with suppress(FileNotFoundError):  # its upload has just ended
+        with suppress(FileNotFoundError, NotADirectoryError):  # its upload has just ended, or it is none
             written_at = max(
                 path.stat().st_mtime for path in (directory, *directory.iterdir())
             )  # a directory's own time says nothing of that
