@@ -121,7 +121,7 @@ class ApiProcesses:
         """The file that a process makes when it takes connections."""
         return self._directory / f"up-{index}"
 
-    def _spawn(self, index: int) -> "Popen[bytes]":
+    def _spawn(self, index: int) -> Popen[bytes]:
         self._sign(index).unlink(missing_ok=True)
         fd = self._sockets[index].fileno()
         arguments = ("api", "--socket-fd", str(fd), "--sign", str(self._sign(index)))
