@@ -18,7 +18,8 @@ from typing import Literal
 
 import redis
 
-from service.embedded import Child, Stack
+from service.children import Child
+from service.embedded import Stack
 from worker.job_store import JobStore, JobStoreError, connect
 from worker.jobs import JobRecord, JobStatus, Phase
 from worker.tasks import worker_id_of
@@ -138,7 +139,7 @@ class Killer:
             return None
         pid, job, is_back = found
         # Not the process's own fault, so its next start isn't put off as that of one which fails again and again.
-        for child in (self._stack.api, *self._stack.workers):
+        for child in (*self._stack.api.children, *self._stack.workers):
             child.failures = 0
         try:
             os.kill(pid, signal.SIGKILL)
@@ -162,7 +163,7 @@ class Killer:
                 pid = self._stack.server.pid if self._stack.server else None
                 return None if pid is None else (pid, None, self._serves)
             case "api":
-                pid = pid_of(self._stack.api)
+                pid = pid_of(random.choice(self._stack.api.children))
                 return None if pid is None else (pid, None, self._serves)
             case "leader":
                 pid = self._leader_pid()
@@ -206,7 +207,7 @@ class Killer:
         except redis.RedisError:
             return None
         pid = int(str(name).split(":")[1]) if name else None
-        return pid if pid in [pid_of(child) for child in (self._stack.api, *self._stack.workers)] else None
+        return pid if pid in [pid_of(child) for child in (*self._stack.api.children, *self._stack.workers)] else None
 
     def _serves(self) -> bool:
         return self._stack.answers_ready()

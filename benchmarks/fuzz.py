@@ -120,10 +120,11 @@ def _new_key(url: str) -> str:
 
 def fuzz(stack: Stack, corpus: Corpus, arguments: argparse.Namespace, *, seed: int, headers: Headers) -> Outcome:
     """Both campaigns, one after the other, on the same API process."""
-    assert stack.api.process is not None
+    (api,) = stack.api.children
+    assert api.process is not None
     parts = urlsplit(stack.url)
     codes = {code: kind.status for code, kind in PROBLEMS.items()}
-    target = Target(str(parts.hostname), int(parts.port or 0), stack.api.process.pid, codes)
+    target = Target(str(parts.hostname), int(parts.port or 0), api.process.pid, codes)
     rss_start_bytes = rss_bytes(target.pid)
     num_of_schema = 0 if arguments.without_schemathesis else int(SCHEMA_SHARE * arguments.requests)
     own = run_campaign(
@@ -138,7 +139,7 @@ def fuzz(stack: Stack, corpus: Corpus, arguments: argparse.Namespace, *, seed: i
     still_predicts = _predicts(stack, corpus, headers)
     # Afterwards, since it deletes whatever it finds.
     schema = run_schemathesis(stack.url, num_requests=num_of_schema, seed=seed, headers=headers) if num_of_schema else None
-    is_same_process = stack.api.process.poll() is None
+    is_same_process = api.process.poll() is None
     works_afterwards = still_predicts and is_same_process and _takes_data(stack, headers)
     return Outcome(own, schema, rss_start_bytes, rss_bytes(target.pid) if is_same_process else 0, works_afterwards=works_afterwards)
 

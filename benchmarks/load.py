@@ -86,8 +86,9 @@ def upload(url: str, key: str) -> str:
 
 async def measure(stack: Stack, tenants: list[Tenant], arguments: argparse.Namespace) -> dict[str, Any]:
     """Fills the queue, loads the API, and returns what that was like."""
-    assert stack.api.process is not None
-    pid = stack.api.process.pid
+    (api,) = stack.api.children
+    assert api.process is not None
+    pid = api.process.pid
     began = time.perf_counter()
     job_ids = await fill(stack.url, tenants, arguments.jobs)
     filled = time.perf_counter() - began

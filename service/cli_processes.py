@@ -16,11 +16,19 @@ from service.cli_output import TERMINATED, fail
 if TYPE_CHECKING:
     from worker.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default SNAPCYCLE_HOST or this machine alone.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one; default SNAPCYCLE_PORT or 8000.")]
 Insecure = Annotated[bool, typer.Option("--insecure", metavar="", help="Listen beyond this machine although nobody needs an API key.")]
-CLIENT_VARIABLES = ("SNAPCYCLE_URL", "SNAPCYCLE_API_KEY")
+ApiProcessesOption = Annotated[
+    int | None,
+    typer.Option("--api-processes", min=1, max=64, help="Processes that answer on the port; default SNAPCYCLE_API_PROCESSES or 1."),
+]
 ExitWithParent = Annotated[bool, typer.Option("--exit-with-parent", metavar="", hidden=True)]
+CLIENT_VARIABLES = ("SNAPCYCLE_URL", "SNAPCYCLE_API_KEY")
+WATCH_SECONDS = 0.2
+"""How often a launcher looks whether a process has died."""
 
 
 class DemoDataset(StrEnum):
@@ -31,15 +39,18 @@ class DemoDataset(StrEnum):
 
 
 def up(
+    *,
     host: Host = None,
     port: Port = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Jobs that can run at the same time.")] = 1,
+    api_processes: ApiProcessesOption = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept; default SNAPCYCLE_DATA_DIR.")] = None,
     insecure: Insecure = False,
 ) -> None:
     """Start everything on this machine: server, workers and API. Ctrl-C stops it; running jobs go on at the next start."""
-    settings = guarded(read_settings(host=host, port=port, data_dir=data_dir), is_insecure=insecure)
-    from service.embedded import LaunchError, Stack
+    settings = guarded(read_settings(host=host, port=port, api_processes=api_processes, data_dir=data_dir), is_insecure=insecure)
+    from service.children import LaunchError
+    from service.embedded import Stack
 
     stop = threading.Event()
     _on_signals(stop)
@@ -49,8 +60,10 @@ def up(
             typer.echo(f"  documentation  {stack.url}/docs")
             typer.echo(f"  data           {stack.settings.data_dir}")
             typer.echo(f"  workers        {workers}")
+            if settings.api_processes > 1:
+                typer.echo(f"  API processes  {settings.api_processes}")
             typer.echo("Ctrl-C stops it; running jobs are saved and go on at the next start.")
-            while not stop.wait(0.2):
+            while not stop.wait(WATCH_SECONDS):
                 stack.watch()
             typer.echo("Stopping ...")
         typer.echo("Stopped.")
@@ -69,43 +82,44 @@ def demo(
 
 
 def api(
+    *,
     host: Host = None,
     port: Port = None,
     insecure: Insecure = False,
+    api_processes: ApiProcessesOption = None,
     socket_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    sign: Annotated[Path | None, typer.Option(hidden=True)] = None,
     exit_with_parent: ExitWithParent = False,
 ) -> None:
     """Run the HTTP API against SNAPCYCLE_REDIS_URL and SNAPCYCLE_ARTIFACTS."""
-    settings = read_settings(host=host, port=port)
-    if socket_fd is None:  # else the launcher has looked at it
+    settings = read_settings(host=host, port=port, api_processes=api_processes)
+    is_launched = socket_fd is not None
+    if not is_launched:  # else the launcher has looked at it
         settings = guarded(settings, is_insecure=insecure)
     need_redis(settings)
     _bind_to_parent(exit_with_parent)
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded; the reason is in worker.trainer_process
-    import socket
+    if settings.api_processes > 1 and not is_launched:
+        _keep_api_processes(settings)
+        return
+    from service.api_server import serve
 
-    import uvicorn
+    serve(settings, socket_fd=socket_fd, sign=sign)
 
-    from service.allocator import bound_freed_memory
-    from service.app import create_app
-    from service.http_protocol import IDLE_SECONDS
-    from service.prediction_protocol import http_protocol
 
-    bound_freed_memory()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            http=http_protocol(settings),
-            log_config=None,
-            access_log=settings.log_level == "DEBUG",
-            server_header=False,
-            timeout_keep_alive=IDLE_SECONDS,
-            timeout_graceful_shutdown=3,  # open event streams are cut; their readers resume by id
-        )
-    )
-    server.run(sockets=None if socket_fd is None else [socket.socket(fileno=socket_fd)])
+def _keep_api_processes(settings: "Settings") -> None:
+    """Runs several API processes until a signal comes."""
+    from service.api_processes import ApiProcesses
+    from service.children import LaunchError
+
+    stop = threading.Event()
+    _on_signals(stop)
+    try:
+        with ApiProcesses(settings) as processes:
+            logger.info("%d API processes answer at %s", settings.api_processes, processes.url)
+            while not stop.wait(WATCH_SECONDS):
+                processes.watch()
+    except LaunchError as error:
+        fail(str(error))
 
 
 def worker(
@@ -200,7 +214,7 @@ def guarded(settings: "Settings", *, is_insecure: bool) -> "Settings":
 
 def _bind_to_parent(exit_with_parent: bool) -> None:
     if exit_with_parent:
-        from service.embedded import exit_with_parent as wait_and_exit
+        from service.children import exit_with_parent as wait_and_exit
 
         threading.Thread(target=wait_and_exit, name="parent", daemon=True).start()
 

@@ -11,11 +11,12 @@ from rich.table import Table
 
 from clr.builtins import BuiltinArrays, read_builtin
 from clr.errors import DatasetError
+from service.children import LaunchError
 from service.cli_output import table
 from service.client import Client, ClientError, Job
 from service.client_core import Json
 from service.client_requests import TrainOptions
-from service.embedded import LaunchError, Stack
+from service.embedded import Stack
 from worker.settings import Settings
 
 OPTIONS: dict[str, TrainOptions] = {

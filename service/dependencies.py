@@ -83,7 +83,7 @@ class Services:
             store=store,
             artifacts=artifacts,
             hub=EventHub(store),
-            predictor=Predictor(artifacts),
+            predictor=Predictor(artifacts, num_processes=settings.api_processes),
             datasets=datasets_of(DEFAULT_TENANT),
             datasets_of=datasets_of,
             ensembles=EnsembleDirectory(store, artifacts),

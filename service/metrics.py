@@ -1,8 +1,8 @@
 """What Prometheus reads: sums over all tenants, and no name, id or key of anyone.
 
 Requests and predictions are counted here; the rest is looked up when it is asked for, from the stores that all processes share. Where
-several API processes serve one address, and were started with prometheus-client's own variable, each counts into files of that
-directory, and whichever is asked sums all of them.
+several API processes serve one address, their launcher sets prometheus-client's own variable: each counts into files of that directory, and
+whichever is asked sums all of them.
 """
 
 import logging
@@ -18,6 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api_processes import SHARED_COUNTS
 from worker.artifacts import ArtifactError, ArtifactStore
 from worker.job_store import JobStore, StoreUnavailable
 from worker.jobs import JobStatus
@@ -33,9 +34,6 @@ PREDICTING = ("/predict", "/infer")
 OK = 200
 RECOVERY_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 """Bounds that worker/lua/prelude.lua counts by."""
-
-SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
-"""The library looks at it when it is imported, so it must be set, to an empty directory, before the processes are started."""
 
 UNKNOWN_PATH = "unknown"
 """Route of the requests that no route takes: their paths are anyone's to choose, and would fill the memory."""

@@ -30,8 +30,8 @@ class Predictor:
     Invariant: the ensembles kept take at most ``cache_bytes``, or there is only one.
     """
 
-    def __init__(self, artifacts: ArtifactStore, *, cache_bytes: int = CACHE_BYTES, device: str = "cpu") -> None:
-        torch.set_num_threads(min(MAX_THREADS, torch.get_num_threads()))
+    def __init__(self, artifacts: ArtifactStore, *, cache_bytes: int = CACHE_BYTES, device: str = "cpu", num_processes: int = 1) -> None:
+        torch.set_num_threads(max(1, min(MAX_THREADS, torch.get_num_threads() // num_processes)))
         self._artifacts = artifacts
         self._cache_bytes = cache_bytes
         self._device = device

@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -137,10 +138,14 @@ def uploads_directory(staging_dir: Path) -> Path:
 
 
 def remove_abandoned_uploads(staging_dir: Path) -> None:
-    """Removes what processes that were killed have left; young uploads may be another process's."""
+    """Removes what processes that were killed have left: what nobody has written to for a day. The rest may be another process's."""
     for directory in uploads_directory(staging_dir).iterdir():
-        if directory.stat().st_mtime < time.time() - ABANDONED_SECONDS:
-            shutil.rmtree(directory, ignore_errors=True)
+        with suppress(FileNotFoundError, NotADirectoryError):  # its upload has just ended, or it is none
+            written_at = max(
+                path.stat().st_mtime for path in (directory, *directory.iterdir())
+            )  # a directory's own time says nothing of that
+            if written_at < time.time() - ABANDONED_SECONDS:
+                shutil.rmtree(directory, ignore_errors=True)
 
 
 async def receive_upload(request: Request, directory: Path) -> Upload:

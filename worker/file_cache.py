@@ -9,6 +9,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -66,7 +67,10 @@ class FileCache:
 
     def _evict(self, *, keep: Path) -> None:
         """Removes what was used least recently until the rest fits; open files stay readable."""
-        files = [(file.stat(), file) for file in self._directory.iterdir()]
+        files = []
+        for file in self._directory.iterdir():
+            with suppress(FileNotFoundError):  # another process has removed it, or completed its draft
+                files.append((file.stat(), file))
         total = sum(status.st_size for status, _ in files)
         for status, file in sorted(files, key=lambda entry: entry[0].st_mtime_ns):
             if total <= self._max_bytes:

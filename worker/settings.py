@@ -70,6 +70,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address the API listens on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the API listens on; 0 takes a free one.")
+    api_processes: int = Field(
+        1, ge=1, le=64, description="API processes of `snapcycle up` and `snapcycle api`; they answer on one port and share the cores."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
 
     auth: Literal["auto", "on", "off"] = Field(

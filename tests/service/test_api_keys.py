@@ -4,7 +4,9 @@ import json
 import logging
 import re
 import stat
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -185,6 +187,20 @@ def test_keys_that_vanish_do_not_open_the_door(keys: KeyStore, artifacts: Artifa
     artifacts.delete_prefix("keys")
     ring.refresh()
     assert ring.has_keys
+
+
+def test_those_that_start_together_make_one_pepper(tmp_path: Path) -> None:
+    barrier = threading.Barrier(8)
+
+    def start(directory: Path) -> bytes:
+        barrier.wait()
+        return read_pepper(directory, None)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            directory = tmp_path / str(number)
+            assert set(pool.map(start, [directory] * 8)) == {read_pepper(directory, None)}
+            assert [file.name for file in directory.iterdir()] == ["key_pepper"]
 
 
 def test_the_pepper_is_made_once_and_is_the_owner_s_alone(tmp_path: Path) -> None:

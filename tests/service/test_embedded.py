@@ -7,11 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from pydantic import SecretStr
 
+from service.children import Child, LaunchError, child_environment
 from service.cli_processes import guarded
-from service.embedded import Child, LaunchError, Stack, child_environment
+from service.embedded import Stack
+from service.predictor import Predictor
+from worker.artifacts import ArtifactStore
 from worker.settings import Settings
 
 
@@ -37,6 +41,17 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert "OMP_NUM_THREADS" not in child_environment(settings, num_workers=1)
     assert child_environment(settings, num_workers=3)["OMP_NUM_THREADS"] == "2"
     assert child_environment(settings, num_workers=16)["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(("num_processes", "threads"), [(1, 4), (3, 2), (16, 1)])
+def test_api_processes_share_the_cores(num_processes: int, threads: int, artifacts: ArtifactStore) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)  # as where a process may use eight cores
+    try:
+        Predictor(artifacts, num_processes=num_processes).close()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_child_that_keeps_dying_is_restarted_less_and_less_often() -> None:

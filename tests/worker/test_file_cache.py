@@ -20,6 +20,12 @@ def test_what_was_unused_for_longest_makes_room(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["b", "d"]
 
 
+def test_what_another_process_takes_away_meanwhile_hurts_nobody(tmp_path: Path) -> None:
+    """A name without a file stands for one that is gone between the listing and the look at it."""
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    assert FileCache(tmp_path, max_bytes=10).path("a", lambda file: file.write(b"x")).read_bytes() == b"x"
+
+
 def test_a_file_larger_than_the_cache_is_kept_while_it_is_the_newest(tmp_path: Path) -> None:
     cache = FileCache(tmp_path, max_bytes=10)
     assert cache.path("a", lambda file: file.write(bytes(100))).stat().st_size == 100
