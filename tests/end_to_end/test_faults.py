@@ -9,6 +9,7 @@ from benchmarks import fault_server
 from benchmarks.fault_failpoints import ACTIONS, FailpointCase, all_cases, run_case
 from benchmarks.fault_journal import Journal, Report, sources_sha256
 from benchmarks.fault_site import Site
+from benchmarks.faults import plan, summarize
 from worker.failpoints import POINTS
 
 SAMPLE = (
@@ -35,6 +36,22 @@ def test_the_plan_has_every_point_with_every_action() -> None:
     cases = {(case.point, case.action) for case in all_cases()}
     assert cases == {(point, action) for point in POINTS for action in ACTIONS}
     assert set(SAMPLE) <= set(all_cases())
+
+
+def test_what_a_machine_cannot_run_is_named_with_the_reason() -> None:
+    everything = plan(is_root=True, has_faketime=True)
+    assert [fault.name for fault in everything if fault.lacks] == []
+    poor = plan(is_root=False, has_faketime=False)
+    assert [fault.name for fault in poor] == [fault.name for fault in everything], "nothing is left out in silence"
+    skipped = [fault for fault in poor if fault.lacks]
+    assert {(fault.group, fault.lacks) for fault in skipped} == {
+        ("F5", "libfaketime is not installed: apt-get install libfaketime"),
+        ("F7", "only root may mount the small file system: run it as root"),
+    }
+    figures = summarize([Report("a=kill", "F2", 1.0, [])], skipped, sources="")
+    assert figures["faults"] == 1
+    assert {"fault": "artifacts disk full", "group": "F7", "why": skipped[0].lacks} in figures["skipped"]
+    assert len(figures["skipped"]) == 6
 
 
 def test_a_campaign_in_parts_counts_what_held_on_the_same_sources(tmp_path: Path) -> None:
