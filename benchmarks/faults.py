@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fault_network, fault_server
+from benchmarks import fault_network, fault_server, fault_workers
 from benchmarks.chaos_checker import Violation
 from benchmarks.fault_failpoints import all_cases, run_case
 from benchmarks.fault_journal import Journal, Report, sources_sha256
@@ -72,6 +72,8 @@ def plan(*, is_root: bool | None = None, has_faketime: bool | None = None) -> li
     found += [Fault(_words(run.__name__), "F3", run) for run in on_site]
     found.append(Fault("connections dropped", "F18", fault_network.connections_dropped))
     found.append(Fault("artifacts disk full", "F7", alone=fault_server.artifacts_disk_full, lacks=no_mount))
+    found.append(Fault("trainer out of memory", "F8", alone=fault_workers.trainer_out_of_memory))
+    found.append(Fault("workers stopped", "F10", alone=fault_workers.workers_stopped))
     for weather in (Weather.DELAY, Weather.SLOW, Weather.HALF_OPEN, Weather.CUT):
         found.append(Fault(f"network {_words(weather)}", "F4", alone=partial(fault_network.bad_weather, weather=weather)))
     found.append(Fault("network resets", "F4", alone=fault_network.resets))
