@@ -1,4 +1,4 @@
-"""Faults of the workers: told to stop one after the other while jobs run (F10), and a trainer that wants more memory than it may have (F8)."""
+"""Faults of the workers: told to stop one after the other while jobs run (F10); a trainer that wants more memory than it may (F8)."""
 
 import os
 import signal

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import pairwise
 
 from tests.worker.job_model import LEGAL
 from worker.job_specs import JobSpec
@@ -101,7 +102,7 @@ def check(store: JobStore, record: JobRecord, told: str, *, accepted: bool) -> N
     assert accepted or record.status != JobStatus.CANCELLED, told
     path = [JobStatus(change["to"]) for change in record.transitions]
     assert path[0] == JobStatus.QUEUED, told
-    assert all(after in LEGAL[before] for before, after in zip(path, path[1:], strict=False)), f"{told}: {path}"
+    assert all(after in LEGAL[before] for before, after in pairwise(path)), f"{told}: {path}"
     events = [event.type for event in store.events(record.id, limit=1000)]
     assert events.count("end") == 1, told
     assert events[-1] == "end", told
