@@ -42,7 +42,8 @@ def workers_stopped(directory: Path) -> list[Violation]:
         records = [JobStore(site.redis).get(job_id) for job_id in ordeal.roles]
         crashes = sum(record.crashes for record in records if record is not None)
         handed_on = sum(record.attempt - 1 for record in records if record is not None)
-    print(f"          {NUM_STOPS} stops met {handed_on} running jobs; the slowest took {max(seconds):.1f} s, {crashes} crashes counted")
+    handed = f"{handed_on} times a running job was handed on"
+    print(f"          {NUM_STOPS} stops, {handed}; the slowest took {max(seconds):.1f} s, {crashes} crashes counted")
     if max(seconds) > STOPS_WITHIN_SECONDS:
         violations.append(Violation("I9", f"a worker needed {max(seconds):.1f} s to stop, more than {STOPS_WITHIN_SECONDS:g} s"))
     if crashes:

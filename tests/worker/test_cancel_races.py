@@ -79,21 +79,19 @@ def test_a_cancel_ends_in_a_legal_state_whatever_happens_at_the_same_moment(job_
                     return move()
                 return None
 
-            tasks = [cancel, cancel, other]
+            tasks: list[Callable[[], object]] = [cancel, cancel, other]
             random_.shuffle(tasks)
-            futures = {task: [] for task in (cancel, other)}  # type: ignore[var-annotated]
-            for task in tasks:
-                futures[task].append(threads.submit(task))
-            accepted = [future.result(10) for future in futures[cancel]]
-            moved = futures[other][0].result(10)
+            answers = [(task is other, future.result(10)) for task, future in [(task, threads.submit(task)) for task in tasks]]
+            accepted = any(answer for is_other, answer in answers if not is_other)
+            moved = next(answer for is_other, answer in answers if is_other)
             record = record_of(job_store, spec.id)
             if record.status == JobStatus.RUNNING:  # its worker hears of it with the next beat, and obeys
-                assert any(accepted), told
+                assert accepted, told
                 holder = moved.epoch if isinstance(moved, Claim) else epoch
                 assert job_store.beat(spec.id, holder, LEASE_MS).requested_action == Action.CANCEL, told
                 assert job_store.finish(spec.id, holder, JobStatus.CANCELLED, extensions=0), told
                 record = record_of(job_store, spec.id)
-            check(job_store, record, told, accepted=any(accepted))
+            check(job_store, record, told, accepted=accepted)
 
 
 def check(store: JobStore, record: JobRecord, told: str, *, accepted: bool) -> None:
