@@ -2,7 +2,7 @@
 
 ``make faults`` runs all; ``--only WORD`` those with the word in their name. ``--journal FILE`` keeps what was found, so that the same
 command goes on where the one before was interrupted, or ended because of ``--seconds``. Once every fault was survived on the same
-sources, the figures go to ``benchmarks/results/faults.json``.
+sources, the figures go to ``benchmarks/results/faults.json``; what this machine lacks the means for is named there with the reason.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fault_network, fault_server
+from benchmarks import fault_network, fault_server, fault_workers
 from benchmarks.chaos_checker import Violation
 from benchmarks.fault_failpoints import all_cases, run_case
 from benchmarks.fault_journal import Journal, Report, sources_sha256
@@ -43,16 +43,22 @@ class Fault:
         group: The row of the fault plan, F2 to F18.
         on_site: Hurts a site that others have used, and returns the violations.
         alone: The same for a fault that needs a site of its own kind, which it makes in a directory.
+        lacks: What this machine lacks for it, with the remedy; empty where it can be run.
     """
 
     name: str
     group: str
     on_site: Callable[[Site], list[Violation]] | None = None
     alone: Callable[[Path], list[Violation]] | None = None
+    lacks: str = ""
 
 
-def plan() -> list[Fault]:
-    """All faults."""
+def plan(*, is_root: bool | None = None, has_faketime: bool | None = None) -> list[Fault]:
+    """All faults, also those that cannot be run on this machine, which say what it lacks."""
+    is_root = os.geteuid() == 0 if is_root is None else is_root
+    has_faketime = fault_network.FAKETIME.exists() if has_faketime is None else has_faketime
+    no_mount = "" if is_root else "only root may mount the small file system: run it as root"
+    no_clock = "" if has_faketime else "libfaketime is not installed: apt-get install libfaketime"
     found = [Fault(case.name, "F2", partial(run_case, case=case)) for case in all_cases()]
     found += [Fault(f"server frozen for {seconds} s", "F3", partial(fault_server.frozen, seconds=seconds)) for seconds in (5, 30, 120)]
     on_site = (
@@ -65,20 +71,16 @@ def plan() -> list[Fault]:
     )
     found += [Fault(_words(run.__name__), "F3", run) for run in on_site]
     found.append(Fault("connections dropped", "F18", fault_network.connections_dropped))
-    if os.geteuid() == 0:
-        found.append(Fault("artifacts disk full", "F7", alone=fault_server.artifacts_disk_full))
-    else:
-        print("not root: the artifact store's full disk (F7), which needs a mount, is left out")
+    found.append(Fault("artifacts disk full", "F7", alone=fault_server.artifacts_disk_full, lacks=no_mount))
+    found.append(Fault("trainer out of memory", "F8", alone=fault_workers.trainer_out_of_memory))
+    found.append(Fault("workers stopped", "F10", alone=fault_workers.workers_stopped))
     for weather in (Weather.DELAY, Weather.SLOW, Weather.HALF_OPEN, Weather.CUT):
         found.append(Fault(f"network {_words(weather)}", "F4", alone=partial(fault_network.bad_weather, weather=weather)))
     found.append(Fault("network resets", "F4", alone=fault_network.resets))
     found.append(Fault("network zombie", "F4", alone=fault_network.zombie))
-    if fault_network.FAKETIME.exists():
-        jumps = ("+3600", "-3600", "+315360000", "-315360000")
-        found += [Fault(f"clock {offset} s", "F5", alone=partial(fault_network.clock_jumps, offset=offset)) for offset in jumps]
-        found.append(Fault("server clock +60 s", "F5", alone=partial(fault_network.server_clock_jumps, offset="+60")))
-    else:
-        print("libfaketime is not installed: the jumps of clocks (F5) are left out; apt-get install libfaketime")
+    for offset in ("+3600", "-3600", "+315360000", "-315360000"):
+        found.append(Fault(f"clock {offset} s", "F5", alone=partial(fault_network.clock_jumps, offset=offset), lacks=no_clock))
+    found.append(Fault("server clock +60 s", "F5", alone=partial(fault_network.server_clock_jumps, offset="+60"), lacks=no_clock))
     return found
 
 
@@ -161,7 +163,8 @@ def main() -> int:
     journal = Journal(arguments.journal or directory / "journal.jsonl", sources=sources)
     planned = plan()
     wanted = [one for one in planned if not arguments.only or any(word in f"{one.group} {one.name}" for word in arguments.only)]
-    faults = [one for one in wanted if one.name not in journal.held()]
+    skipped = [one for one in planned if one.lacks]
+    faults = [one for one in wanted if not one.lacks and one.name not in journal.held()]
     began = time.monotonic()
     num_sites = max(1, min(arguments.sites, len(faults)))
     sites = Sites(directory, faults, num_sites=num_sites, seconds=arguments.seconds, note=journal.add)
@@ -169,24 +172,29 @@ def main() -> int:
     failed = [report for report in sites.reports if report.violations]
     held = journal.held()
     print(
-        f"{len(sites.reports)} faults, {len(failed)} with violations, {time.monotonic() - began:.0f} s; {len(held)} of {len(planned)} held"
+        f"{len(sites.reports)} faults, {len(failed)} with violations, {time.monotonic() - began:.0f} s; "
+        f"{len(held)} of {len(planned)} held, {len(skipped)} cannot be run here"
     )
+    for one in skipped:
+        print(f"skipped {one.group:<4} {one.name:<32} {one.lacks}")
     if failed:
         print("violated: " + ", ".join(report.name for report in failed) + f"; logs in {directory}")
         return 1
-    if all(one.name in held for one in planned):
-        arguments.output.write_text(json.dumps(summarize([held[one.name] for one in planned], sources=sources), indent=2) + "\n")
+    if all(one.name in held for one in planned if not one.lacks):
+        figures = summarize([held[one.name] for one in planned if not one.lacks], skipped, sources=sources)
+        arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
     shutil.rmtree(directory)
     return 0
 
 
-def summarize(reports: list[Report], *, sources: str) -> Json:
+def summarize(reports: list[Report], skipped: list[Fault], *, sources: str) -> Json:
     """The figures that are published."""
     return {
         "benchmark": "faults",
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "sources_sha256": sources,
         "faults": len(reports),
+        "skipped": [{"fault": one.name, "group": one.group, "why": one.lacks} for one in skipped],
         "by_group": dict(Counter(report.group for report in reports)),
         "failpoints_by_action": dict(Counter(_action(report) for report in reports if report.group == "F2")),
         "violations": sum(len(report.violations) for report in reports),

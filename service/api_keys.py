@@ -15,7 +15,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,21 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+@dataclass(frozen=True)
+class KeyListing:
+    """All keys at one moment.
+
+    Attributes:
+        names: The objects that they were read from.
+        keys: By id.
+        unsettled: Ids to be looked at again although nothing came or went: what could not be read, and half a revocation.
+    """
+
+    names: frozenset[str] = frozenset()
+    keys: Mapping[str, ApiKey] = field(default_factory=dict)
+    unsettled: frozenset[str] = frozenset()
+
+
 class KeyStore:
     """The keys in an artifact store, under one pepper."""
 
@@ -186,26 +201,34 @@ class KeyStore:
             return None
         return _api_key(document, next((_moment(each) for each in ends if _moment(each)), "an unknown time") if ends else None)
 
-    def read_all(self, known: Mapping[str, ApiKey] | None = None) -> dict[str, ApiKey]:
-        """All keys by id; of those that are ``known`` only a revocation is read, since nothing else of them changes.
+    def read_all(self) -> dict[str, ApiKey]:
+        """All keys by id."""
+        return dict(self.look(KeyListing()).keys)
+
+    def look(self, before: KeyListing) -> KeyListing:
+        """All keys, of which only those are read whose objects came or went since ``before``: no object ever changes.
 
         A damaged key opens nothing and hurts no other one. A revocation that was interrupted is completed.
         """
-        names = set(self._artifacts.list_names(FOLDER))
-        found: dict[str, ApiKey] = {}
-        for key_id in sorted({name.partition(".")[0] for name in names}):
-            if ID_PATTERN.fullmatch(key_id) is None:
-                continue
+        names = frozenset(self._artifacts.list_names(FOLDER))
+        changed = {name.partition(".")[0] for name in names ^ before.names} | before.unsettled
+        if not changed:
+            return before
+        found = dict(before.keys)
+        unsettled = set()
+        for key_id in sorted(changed):
+            known = found.pop(key_id, None)
             is_whole = f"{key_id}.json" in names
             is_revoked = any(key_id + end in names for end in REVOCATIONS)
-            key = (known or {}).get(key_id)
-            if key is None or (key.revoked_at is None and (is_revoked or not is_whole)):
-                key = self._read_sound(key_id)
+            if ID_PATTERN.fullmatch(key_id) is None or not (is_whole or is_revoked):
+                continue
+            is_as_known = known is not None and (known.revoked_at is not None or (is_whole and not is_revoked))
+            key = known if is_as_known else self._read_sound(key_id)
             if key is not None:
                 found[key_id] = key
-                if is_revoked and is_whole:
-                    self._bury(key)
-        return found
+            if key is None or (is_revoked and is_whole and not self._bury(key)):
+                unsettled.add(key_id)
+        return KeyListing(names, found, frozenset(unsettled))
 
     def revoke(self, key_id: str) -> ApiKey | None:
         """Ends a key; repeating it changes nothing. None where there is none of this id."""
@@ -221,12 +244,14 @@ class KeyStore:
         self._artifacts.delete(f"{FOLDER}/{key_id}.json")  # what is not there comes to life by no other loss
         return revoked
 
-    def _bury(self, key: ApiKey) -> None:
-        """Completes a revocation; a store that lacks the room is asked again the next time."""
+    def _bury(self, key: ApiKey) -> bool:
+        """Completes a revocation; False where the store lacks the room, and is to be asked again the next time."""
         try:
             self.revoke(key.id)
         except ArtifactError as error:
             logger.warning("the revocation of API key %s is not complete yet: %s", key.id, error)
+            return False
+        return True
 
     def _read_sound(self, key_id: str) -> ApiKey | None:
         """As ``read``; None where there is nothing sound."""

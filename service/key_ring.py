@@ -4,10 +4,10 @@ import hmac
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from service.api_keys import ApiKey, KeyStore
+from service.api_keys import ApiKey, KeyListing, KeyStore
 from service.principals import Principal
 from worker.artifacts import ArtifactError
 
@@ -40,7 +40,7 @@ class KeyRing:
 
     def __init__(self, store: KeyStore) -> None:
         self.store = store
-        self._keys: dict[str, ApiKey] = {}
+        self._listing = KeyListing()
         self._by_hmac: dict[str, ApiKey] = {}
         self._read_at: float | None = None
         self._has_seen_keys = False
@@ -66,19 +66,28 @@ class KeyRing:
         """
         with self._lock:
             began = time.monotonic()
-            keys = self.store.read_all(self._keys)
-            for key in keys.values():
-                if key.id not in self._keys and not self.store.is_of_this_pepper(key):
-                    logger.warning("API key %s was made with another pepper and opens nothing: give all processes the same one", key.id)
-            self._keys = keys
-            self._by_hmac = {key.hmac_sha256: key for key in keys.values()}
-            self._has_seen_keys = self._has_seen_keys or bool(keys)
+            before, now = self._listing, self.store.look(self._listing)
+            if now is not before:
+                for key_id in now.keys.keys() - before.keys.keys():
+                    if not self.store.is_of_this_pepper(now.keys[key_id]):
+                        logger.warning("API key %s was made with another pepper and opens nothing: give all processes the same one", key_id)
+                self._by_hmac = {key.hmac_sha256: key for key in now.keys.values()}
+            self._listing = now
+            self._has_seen_keys = self._has_seen_keys or bool(now.keys)
             self._read_at = began
 
+    def learn(self, key: ApiKey) -> None:
+        """Takes over what this process has itself made of a key, without asking the store for those of others."""
+        with self._lock:
+            known = self._listing
+            self._listing = replace(known, keys={**known.keys, key.id: key}, unsettled=known.unsettled | {key.id})
+            self._by_hmac[key.hmac_sha256] = key
+            self._has_seen_keys = True
+
     def all_keys(self) -> list[ApiKey]:
-        """All keys that the store has now, of which only those are read that are new here. Raises ``ArtifactError`` as ``refresh``."""
+        """All keys that the store has now. Raises ``ArtifactError`` as ``refresh``."""
         self.refresh()
-        return list(self._keys.values())
+        return list(self._listing.keys.values())
 
     @property
     def has_keys(self) -> bool:

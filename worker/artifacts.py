@@ -29,7 +29,7 @@ from worker.artifact_errors import (
     StoreFull,
     translated_errors,
 )
-from worker.durable_files import CHUNK_BYTES, DRAFT_MARK, DurableFiles, chunks_of, sha256_of
+from worker.durable_files import CHUNK_BYTES, DRAFT_MARK, DurableFiles, chunks_of, names_in, sha256_of
 from worker.file_cache import FileCache
 
 __all__ = [
@@ -165,6 +165,8 @@ class ArtifactStore:
     def list_names(self, prefix: str) -> list[str]:
         """The names directly under ``prefix``, objects and folders, sorted: ``jobs/job_x/snapshots`` has 0, 1, 10, 2."""
         with translated_errors(prefix):
+            if self._root is not None:
+                return sorted(names_in(self._root / prefix))
             listing = obstore.list_with_delimiter(self._store, prefix)
         paths = [*listing["common_prefixes"], *(item["path"] for item in listing["objects"])]
         return sorted(path.rsplit("/", 1)[-1] for path in paths)

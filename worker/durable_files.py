@@ -94,6 +94,18 @@ def chunks_of(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
+def names_in(folder: Path) -> list[str]:
+    """The names of the files and directories in a folder, in no order, without what is being written; none where there is no folder.
+
+    No file is looked at, so a folder of ten thousand takes milliseconds.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if DRAFT_MARK not in entry.name]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def _copy(data: bytes | Path, file: BinaryIO) -> str:
     """Writes the data to the file and returns their sha256."""
     digest = hashlib.sha256()

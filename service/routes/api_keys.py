@@ -37,7 +37,7 @@ def create(
         )
     ring = services.door.ring
     key, text = ring.store.create(scopes=request.scopes, tenant=tenant, name=request.name, expires_in_days=request.expires_in_days)
-    ring.try_refresh()
+    ring.learn(key)
     response.headers["Location"] = f"/v1/api-keys/{key.id}"
     return NewApiKey(**api_key_document(key).model_dump(), key=text)
 
@@ -67,7 +67,7 @@ def revoke(key_id: str, services: ServicesDep, principal: PrincipalDep) -> ApiKe
     _existing(services, principal, key_id)
     key = ring.store.revoke(key_id)
     assert key is not None, "keys are never removed"
-    ring.try_refresh()
+    ring.learn(key)
     return api_key_document(key)
 
 

@@ -48,6 +48,7 @@ class Up:
     """``snapcycle up`` on a free port."""
 
     def __init__(self, data_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir
         self.log = data_dir.parent / f"{data_dir.name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

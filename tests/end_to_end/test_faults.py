@@ -1,5 +1,6 @@
 """A sample of the fault plan on a real stack: each failure's kind and each stage of a job once. ``make faults`` runs all of it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from benchmarks import fault_server
 from benchmarks.fault_failpoints import ACTIONS, FailpointCase, all_cases, run_case
 from benchmarks.fault_journal import Journal, Report, sources_sha256
 from benchmarks.fault_site import Site
+from benchmarks.faults import plan, summarize
+from tests.end_to_end.processes import ROOT
 from worker.failpoints import POINTS
 
 SAMPLE = (
@@ -35,6 +38,33 @@ def test_the_plan_has_every_point_with_every_action() -> None:
     cases = {(case.point, case.action) for case in all_cases()}
     assert cases == {(point, action) for point in POINTS for action in ACTIONS}
     assert set(SAMPLE) <= set(all_cases())
+
+
+def test_what_a_machine_cannot_run_is_named_with_the_reason() -> None:
+    everything = plan(is_root=True, has_faketime=True)
+    assert [fault.name for fault in everything if fault.lacks] == []
+    poor = plan(is_root=False, has_faketime=False)
+    assert [fault.name for fault in poor] == [fault.name for fault in everything], "nothing is left out in silence"
+    skipped = [fault for fault in poor if fault.lacks]
+    assert {(fault.group, fault.lacks) for fault in skipped} == {
+        ("F5", "libfaketime is not installed: apt-get install libfaketime"),
+        ("F7", "only root may mount the small file system: run it as root"),
+    }
+    figures = summarize([Report("a=kill", "F2", 1.0, [])], skipped, sources="")
+    assert figures["faults"] == 1
+    assert {"fault": "artifacts disk full", "group": "F7", "why": skipped[0].lacks} in figures["skipped"]
+    assert len(figures["skipped"]) == 6
+
+
+def test_the_page_of_the_fault_plan_has_every_fault_and_names_what_exists() -> None:
+    page = ROOT / "docs" / "fault-plan.md"
+    text = page.read_text()
+    rows = {row[1]: row[2] for row in re.finditer(r"^\| (F\d+) (\|.*\|)$", text, re.MULTILINE)}
+    assert list(rows) == [f"F{number}" for number in range(1, 19)]
+    assert {row.count("|") for row in rows.values()} == {5}
+    assert [target for target in re.findall(r"\]\(([^)]+)\)", text) if not (page.parent / target).exists()] == []
+    for fault in plan():
+        assert f'--only {fault.group}"`' in rows[fault.group], f"the command that runs {fault.name}"
 
 
 def test_a_campaign_in_parts_counts_what_held_on_the_same_sources(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
-from service.api_keys import KEY_PATTERN, ApiKey, KeyStore, PepperError, read_pepper
+from service.api_keys import KEY_PATTERN, REVOCATIONS, ApiKey, KeyStore, PepperError, read_pepper
 from service.cli import app
 from service.client import ApiError, Client
 from service.key_ring import KeyRing
 from service.principals import Principal, Scope
 from tests.service.conftest import Server, make_settings, problem, wait_until
-from worker.artifacts import ArtifactStore, ArtifactUnavailable
+from worker.artifacts import ArtifactStore, ArtifactUnavailable, StoreFull
 from worker.records import write_document
 from worker.settings import Settings
 from worker.valkey_server import ValkeyServer
@@ -74,6 +74,72 @@ def test_a_list_reads_only_the_keys_that_are_new(keys: KeyStore, monkeypatch: py
     new, _ = make(keys)
     assert {key.id for key in ring.all_keys()} == made | {new}
     assert read == [new]
+    keys.revoke(new)
+    read.clear()
+    assert {key.id for key in ring.all_keys() if key.revoked_at is not None} == {new}
+    assert {key.id for key in ring.all_keys()} == made | {new}
+    assert read == [new]
+
+
+def test_what_a_ring_has_learnt_of_a_key_is_compared_with_the_store(keys: KeyStore, artifacts: ArtifactStore) -> None:
+    (key, text), (gone, lost) = ((keys.create(scopes=(Scope.READ,), tenant="default", name=None, expires_in_days=None)) for _ in range(2))
+    ring = KeyRing(keys)
+    assert not ring.has_keys
+    for made in (key, gone):
+        ring.learn(made)
+    assert ring.has_keys
+    assert ring.verdict(text).principal is not None
+    artifacts.delete(f"keys/{gone.id}.json")
+    ring.refresh()
+    assert ring.verdict(text).principal is not None
+    assert ring.verdict(lost).principal is None
+    revoked = keys.revoke(key.id)
+    assert revoked is not None
+    ring.learn(revoked)
+    assert ring.verdict(text).reason == f"was revoked at {revoked.revoked_at}"
+    artifacts.delete_prefix("keys")
+    keys.create(scopes=(Scope.READ,), tenant="default", name=None, expires_in_days=None)
+    ring.refresh()
+    assert ring.verdict(text).reason == "is unknown"
+
+
+def test_a_revocation_that_is_known_outlives_its_objects_where_the_key_is_still_there(keys: KeyStore, artifacts: ArtifactStore) -> None:
+    key_id, text = make(keys)
+    content = artifacts.read(f"keys/{key_id}.json")
+    keys.revoke(key_id)
+    ring = ring_of(keys)
+    for end in REVOCATIONS:
+        artifacts.delete(f"keys/{key_id}{end}")
+    artifacts.create(f"keys/{key_id}.json", content)
+    ring.refresh()
+    assert "was revoked" in ring.verdict(text).reason
+
+
+def test_a_key_that_could_not_be_read_is_tried_again(keys: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, text = make(keys)
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyStore, "read", lambda *_: None)
+        ring = ring_of(keys)
+    assert ring.verdict(text).principal is None
+    ring.refresh()
+    assert ring.verdict(text).principal is not None
+
+
+def test_a_revocation_that_lacked_the_room_is_completed_later(
+    keys: KeyStore, artifacts: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_id, _ = make(keys)
+    write_document(artifacts, f"keys/{key_id}.revoked.json", {"at": "2026-01-01T00:00:00.000Z"})
+
+    def refuse(*_: object) -> None:
+        raise StoreFull("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyStore, "revoke", refuse)
+        ring = ring_of(keys)
+    assert f"{key_id}.json" in artifacts.list_names("keys")
+    ring.refresh()
+    assert artifacts.list_names("keys") == [f"{key_id}.revoked.json", f"{key_id}.revoked.twin.json"]
 
 
 def test_every_character_of_a_key_counts(keys: KeyStore) -> None:

@@ -142,13 +142,16 @@ def test_a_verified_file_is_not_read_again(artifacts: ArtifactStore, tmp_path: P
         ArtifactStore.open(tmp_path / "artifacts").local_path("a", digest, 1000)
 
 
-def test_names_are_listed_by_folder(artifacts: ArtifactStore) -> None:
+def test_names_are_listed_by_folder(artifacts: ArtifactStore, tmp_path: Path) -> None:
     for key in ("jobs/a/spec.json", "jobs/a/snapshots/0/weights", "jobs/a/snapshots/10/weights", "jobs/a/snapshots/2/weights", "jobs/ab/x"):
         artifacts.create(key, b"")
     assert artifacts.list_names("jobs") == ["a", "ab"]
     assert artifacts.list_names("jobs/a") == ["snapshots", "spec.json"]
     assert artifacts.list_names("jobs/a/snapshots") == ["0", "10", "2"]
     assert artifacts.list_names("nothing") == []
+    assert artifacts.list_names("jobs/a/spec.json") == []
+    (tmp_path / "artifacts" / "jobs" / "a" / "spec.json#123").write_bytes(b"being written")
+    assert artifacts.list_names("jobs/a") == ["snapshots", "spec.json"]
 
 
 def test_a_folder_is_deleted_with_what_is_in_it(artifacts: ArtifactStore, tmp_path: Path) -> None:
