@@ -23,9 +23,10 @@ def draw_moves(
     By how many pixels along the height and along the width, up to an eighth of the size, and for ``flip_crop`` a 1 for the half that
     is mirrored. Drawn on the CPU and handed over in one copy that nobody waits for.
     """
-    size = image_size(input_shape)
-    if augmentation == "none" or size is None:
+    if augmentation == "none":
         return None
+    size = image_size(input_shape)
+    assert size is not None, "run_plan refuses to move what is no image"
     _, height, width = size
     draws = generator(seed, "augmentation", step)
     moves = [_shifts(num_rows, height, draws), _shifts(num_rows, width, draws)]

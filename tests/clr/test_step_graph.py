@@ -36,10 +36,11 @@ def no_capture(step: TrainingStep, batch: Batch) -> Replay:
     """A capture whose replay does the step anew, and fails where a graph would compute with tensors that are no longer the run's."""
     for _ in range(WARM_UP_STEPS):
         step(batch)
-    captured = addresses(step)
+    captured, rates = addresses(step), [group["lr"] for group in step.optimizer.param_groups]
 
     def replay() -> Tensor:
         assert addresses(step) == captured, "the state has moved since the capture"
+        assert all(group["lr"] is rate for group, rate in zip(step.optimizer.param_groups, rates, strict=True)), "another rate's tensor"
         return step(batch)
 
     return replay
