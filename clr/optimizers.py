@@ -20,6 +20,15 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, learning_rate: fl
     assert_never(config)
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Sets the rate of the next step; where it is a tensor, in place, since a captured step reads it there."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+
 def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """References to the optimizer's state as ``<index of the parameter>.<name>``; empty where it keeps none."""
     return {
@@ -28,6 +37,15 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for name, value in optimizer.state[parameter].items()
         if value is not None  # SGD without momentum keeps a None
     }
+
+
+def complete_state(config: OptimizerConfig, optimizer: torch.optim.Optimizer) -> None:
+    """Gives an optimizer that has made no step yet the state it would begin with; a first step from these zeros gives the same weights."""
+    for parameter in optimizer.param_groups[0]["params"]:
+        state = optimizer.state[parameter]
+        for name in _state_names(config):
+            if name not in state:
+                state[name] = torch.zeros((), device=parameter.device) if name == "step" else torch.zeros_like(parameter)
 
 
 def restore_state(config: OptimizerConfig, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

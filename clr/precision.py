@@ -29,7 +29,8 @@ def auto_precision(config: SetupConfig, dataset: Dataset, device: str) -> Precis
         ModelError: The network cannot take the data's rows.
     """
     if torch.device(device).type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        with torch.cuda.device(device):  # torch asks the current one
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     least = MIN_PRODUCTS.get(config.model.architecture)
     if torch.device(device).type != "cpu" or least is None or dataset.task is not Task.CLASSIFICATION or not cpu_has_bf16():
         return "fp32"

@@ -31,7 +31,7 @@ class RowStore:
 
     def index(self, rows: Tensor) -> Tensor:
         """The indices where ``take`` wants them: beside the inputs."""
-        return rows.to(self.inputs.device)
+        return to_device(rows, self.inputs.device)
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The inputs of the rows and the indices themselves, both on the device."""

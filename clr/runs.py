@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clr.augmentation import Augmentation, augment
+from clr.augmentation import Augmentation, draw_moves
 from clr.checkpoints import Checkpoint, environment
 from clr.config import TrainingConfig
 from clr.cycle_rule import SAMPLE_ROWS, Look
@@ -18,9 +17,9 @@ from clr.held_out import HeldOut
 from clr.inference import network_outputs
 from clr.minima import is_minimum
 from clr.models import build_model, has_dropout, is_convolutional
-from clr.optimizers import build_optimizer, restore_state, state_tensors
+from clr.optimizers import build_optimizer, restore_state, set_learning_rate, state_tensors
 from clr.planning import RunPlan
-from clr.preprocessing import Preprocessing, arrange
+from clr.preprocessing import Preprocessing
 from clr.randomness import generator, mix
 from clr.row_store import RowStore
 from clr.run_events import CycleEnd, Rollback
@@ -28,7 +27,9 @@ from clr.schedule_config import peak_rate
 from clr.schedules import Schedule
 from clr.snapshots import Metrics, Outputs, Snapshot
 from clr.splits import split_dataset
+from clr.step_graph import build_step
 from clr.targets import Task
+from clr.training_step import Batch
 
 MAX_ROLLBACKS = 3
 """Returns to the start of one cycle before a run counts as diverged."""
@@ -55,10 +56,9 @@ class Run:
         self._rows = RowStore(dataset.inputs, device)
         self._targets = self._loss_targets().to(device)
         self._model = self._fresh_model()
-        self._optimizer = build_optimizer(config.optimizer, self._model, schedule.rate(0))
+        self._begin_steps()
         self._last_loss = torch.zeros((), device=device)  # of the last step
         self._reseeds = has_dropout(config.model)
-        self._autocast = _autocast(config.precision, device)
         self._mark_start_of_cycle()
         self._augmentation: Augmentation = "none" if config.augmentation == "auto" else config.augmentation
         self._held_out = HeldOut(dataset, split, self._preprocessing, self._rows.inputs, chooses_members=self.plan.decides_cycles)
@@ -83,33 +83,17 @@ class Run:
 
     def update(self, rows: Tensor, learning_rate: float) -> Tensor:
         """One optimizer step on the rows; returns their mean loss before it. Never waits for the device."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self._optimizer, learning_rate)
         if self._reseeds:
             torch.manual_seed(mix(self._config.seed, "dropout", self.step))
         inputs, indices = self._rows.take(rows)
-        images, targets = arrange(inputs, self._preprocessing.layout), self._targets.index_select(0, indices)
-        images = augment(images, self._augmentation, seed=self._config.seed, step=self.step)
-        self._optimizer.zero_grad()
-        if len(rows) <= self._config.batch_size:
-            loss = self._backward(images, targets)
-        else:
-            parts = zip(torch.split(images, self._config.batch_size), torch.split(targets, self._config.batch_size), strict=True)
-            losses = [self._backward(part, of_part, len(rows)) for part, of_part in parts]
-            loss = torch.stack(losses).sum()
-        self._optimizer.step()
+        targets = self._targets.index_select(0, indices)
+        moves = draw_moves(
+            self._augmentation, len(rows), self._dataset.input_shape, seed=self._config.seed, step=self.step, device=self._device
+        )
+        self._last_loss = self._do_step(Batch(inputs, targets, moves))
         self.step += 1
-        self._last_loss = loss
-        return loss
-
-    def _backward(self, images: Tensor, targets: Tensor, num_rows: int | None = None) -> Tensor:
-        """Adds the gradients of a mini-batch's mean loss, weighted by its share of ``num_rows``; returns the weighted loss."""
-        with self._autocast:
-            loss = self._loss(self._model(self._preprocessing.standardize(images)), targets)
-        if num_rows is not None:
-            loss = loss * (len(targets) / num_rows)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-        return loss.detach()
+        return self._last_loss
 
     def has_diverged(self) -> bool:
         """Whether the loss of the last step or a weight after it is no finite number; waits for the device."""
@@ -129,7 +113,7 @@ class Run:
                 f"to {self._peak_scale:g} of the schedule's: lower max_lr, for example to a tenth"
             )
         self._model.load_state_dict(self._minimum)
-        self._optimizer = build_optimizer(self._config.optimizer, self._model, 0.0)  # the old moments led astray
+        self._begin_steps()  # the old moments led astray
         self._rollbacks += 1
         self._peak_scale /= 2
         self.step = self._minimum_step
@@ -209,7 +193,7 @@ class Run:
             "plan": self.plan.state(),
             "config": self._config.model_dump(mode="json"),
             "dataset_sha256": self._dataset.sha256,
-            "environment": environment(str(self._device)),
+            "environment": environment(str(self._device)) | {"steps": self._do_step.form},
         }
         return Checkpoint(step, _copies(tensors), state)
 
@@ -231,6 +215,7 @@ class Run:
                 parts[part][rest] = tensor
             self.plan.restore(state["plan"])
             self._model.load_state_dict(parts["model"])
+            self._begin_steps()
             restore_state(self._config.optimizer, self._optimizer, parts["optimizer"])
             self._held_out.restore(parts["held_out"], state["members"])
             for name, tensor in self._minimum.items():
@@ -253,17 +238,17 @@ class Run:
             return model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # missing in its types
         return model.to(self._device)
 
+    def _begin_steps(self) -> None:
+        """A fresh optimizer for the network as it is, and the step that uses it: a captured one would go on with the old one's tensors."""
+        self._optimizer = build_optimizer(self._config.optimizer, self._model, 0.0)
+        self._do_step = build_step(self._config, self._dataset, self._model, self._optimizer, self._preprocessing)
+
     def _loss_targets(self) -> Tensor:
         """Class indices, or standardised values."""
         if self._dataset.task is Task.CLASSIFICATION:
             return self._dataset.targets
         fit = self._preprocessing
         return ((self._dataset.targets.double() - fit.target_mean) / fit.target_std).float()
-
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        if self._dataset.task is Task.CLASSIFICATION:
-            return functional.cross_entropy(outputs, targets)
-        return functional.mse_loss(outputs.float().squeeze(1), targets)
 
     def _snapshot(self, metrics: dict[str, Metrics], outputs: Outputs) -> Snapshot:
         schedule, last = self.schedule, self.step - 1
@@ -289,11 +274,6 @@ class Run:
     def _check_current(self, step: int) -> None:
         if step != self.step:
             raise RuntimeError(f"the report of step {step} is out of date, the run is at step {self.step}: use it before the next event")
-
-
-def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """What a forward pass runs in; it can be entered again and again."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -91,6 +91,7 @@ def make_deterministic() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module class; nothing reads memory that it has not written
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False  # torch's default rounds fp32 convolutions to 10 bits, in evaluation as well
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 

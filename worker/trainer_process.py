@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _PASSED_ON = (
     *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"),
-    *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "GOMP_SPINCOUNT"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "GOMP_SPINCOUNT"),
     failpoints.VARIABLE,  # set in tests alone
 )
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]

@@ -4,13 +4,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from clr.augmentation import augment
+from clr.augmentation import Augmentation, draw_moves, moved
 
 
 def coordinates(num_rows: int, height: int, width: int) -> Tensor:
     """Images whose two channels hold each pixel's own row and column."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([rows, columns]).expand(num_rows, 2, height, width).clone()
+
+
+def augment(images: Tensor, augmentation: Augmentation, *, seed: int, step: int) -> Tensor:
+    """The images as a step with these draws would see them."""
+    height, width = images.shape[2:]
+    moves = draw_moves(augmentation, len(images), (height, width), seed=seed, step=step, device=torch.device("cpu"))
+    return images if moves is None else moved(images, moves)
 
 
 def test_crop_shifts_each_image_by_up_to_an_eighth_and_repeats_the_edge() -> None:

@@ -42,12 +42,14 @@ def test_trainer_learns_nothing_of_its_workers_secrets() -> None:
         "AWS_SECRET_ACCESS_KEY": "secret",
         "HOME": "/root",
         "CUDA_VISIBLE_DEVICES": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "OMP_NUM_THREADS": "3",
     }
     environment = trainer_environment(Path("/scratch"), environ)
     assert "secret" not in str(environment)
     assert environment["HOME"] == environment["TMPDIR"] == "/scratch"
     assert (environment["PATH"], environment["CUDA_VISIBLE_DEVICES"], environment["OMP_NUM_THREADS"]) == ("/bin", "1", "3")
+    assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # else number 1 would be another device than the worker's
     assert (environment["CUBLAS_WORKSPACE_CONFIG"], environment["GOMP_SPINCOUNT"]) == (":4096:8", "1000")
 
 

@@ -1,0 +1,83 @@
+"""One optimizer step on a mini-batch that lies on the device: all that is computed, and nothing that waits for the device."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clr.augmentation import moved
+from clr.config import TrainingConfig
+from clr.optimizers import state_tensors
+from clr.preprocessing import Preprocessing, arrange
+from clr.targets import Task
+
+StepForm = Literal["kernels", "graph"]
+"""How the steps of full mini-batches reach a device: kernel by kernel, or as one CUDA graph."""
+
+
+class Batch(NamedTuple):
+    """What a step differs in from others, but for the learning rate; on the device.
+
+    Attributes:
+        inputs: Rows as the data set holds them.
+        targets: Class indices, or standardised values.
+        moves: Of ``clr.augmentation.draw_moves``.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    moves: Tensor | None
+
+
+class TrainingStep:
+    """Forward pass, loss, backward pass and update, kernel by kernel."""
+
+    form: StepForm = "kernels"
+
+    def __init__(
+        self, config: TrainingConfig, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, preprocessing: Preprocessing
+    ) -> None:
+        self.config, self.optimizer = config, optimizer
+        self._task, self._model, self._preprocessing = task, model, preprocessing
+        self._autocast = _autocast(config.precision, preprocessing.mean.device)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Updates the network by the gradient of the rows' mean loss, and returns that loss before the update, on the device."""
+        images, targets = arrange(batch.inputs, self._preprocessing.layout), batch.targets
+        if batch.moves is not None:
+            images = moved(images, batch.moves)
+        self.optimizer.zero_grad()
+        size = self.config.batch_size
+        if len(targets) <= size:
+            loss = self._backward(images, targets)
+        else:
+            parts = zip(torch.split(images, size), torch.split(targets, size), strict=True)
+            losses = [self._backward(part, of_part, len(targets)) for part, of_part in parts]
+            loss = torch.stack(losses).sum()
+        self.optimizer.step()
+        return loss
+
+    def state(self) -> list[Tensor]:
+        """References to all that a step changes and the next one starts from."""
+        return [*self._model.state_dict().values(), *state_tensors(self.optimizer).values()]
+
+    def _backward(self, images: Tensor, targets: Tensor, num_rows: int | None = None) -> Tensor:
+        """Adds the gradients of a mini-batch's mean loss, weighted by its share of ``num_rows``; returns the weighted loss."""
+        with self._autocast:
+            loss = self._loss(self._model(self._preprocessing.standardize(images)), targets)
+        if num_rows is not None:
+            loss = loss * (len(targets) / num_rows)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        return loss.detach()
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self._task is Task.CLASSIFICATION:
+            return functional.cross_entropy(outputs, targets)
+        return functional.mse_loss(outputs.float().squeeze(1), targets)
+
+
+def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """What a forward pass runs in; it can be entered again and again."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
