@@ -1,4 +1,4 @@
-"""The bare tuned loop: what a careful user gets out of the same steps with no service, no report and no evaluation around them.
+"""The bare tuned loop: what a careful user gets out of the same steps with no service and no report around them.
 
 All rows as one uint8 tensor, one gather per batch, fused SGD, channels_last for convolutions, bf16 autocast where asked for.
 """
@@ -15,6 +15,7 @@ from torch.nn import functional
 from benchmarks.peers.networks import build
 from benchmarks.peers.training_rows import BATCH_ROWS, Shared, read_shared, report
 
+EVALUATED_ROWS = 1024
 _read: dict[str, Any] = {}
 
 
@@ -22,6 +23,8 @@ def read(network: str, directory: str) -> None:
     """Reads the rows and weights for the next runs."""
     _read["shared"] = read_shared(network, directory)
     _read["bytes"] = torch.from_numpy(np.load(f"{directory}/train_x.npy", allow_pickle=False))
+    names = ("validation_x", "test_x")
+    _read["held_out"] = [torch.from_numpy(np.load(f"{directory}/{name}.npy", allow_pickle=False)) for name in names]
     _read["moments"] = [float(value) for value in np.load(f"{directory}/moments.npy", allow_pickle=False)]
 
 
@@ -55,7 +58,20 @@ def run(*, cycles: int, bf16: bool, epochs: int | None = None, rows: int | None 
     if epochs is not None:
         return {"epoch_ends": [end - began for end in ends[1:]]}
     figures = report(members, shared, began=began, epochs=ends[:-1], ended=ends[-1])
+    figures["seconds_with_evaluation"] = figures["seconds"] + _evaluating_seconds(members)
     return {**figures, "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+@torch.inference_mode()
+def _evaluating_seconds(members: list[nn.Module]) -> float:
+    """How long each member takes for the validation and the test rows, in batches as our own evaluation has them."""
+    (mean, std), began = _read["moments"], time.perf_counter()
+    for member in members:
+        member.eval()
+        for images in _read["held_out"]:
+            for some in torch.split(images, EVALUATED_ROWS):
+                member(some.unsqueeze(1).float().sub_(mean).div_(std)).softmax(1)
+    return time.perf_counter() - began
 
 
 def _copy(model: nn.Module, network: str) -> nn.Module:

@@ -67,7 +67,9 @@ def _tier_summary(campaign: Campaign, tier: Tier) -> Json:
             "precision": sorted({each["precision"] for each in figures if "precision" in each}),
         }
     overhead = {
-        other: _compared(turns, other, lambda each: each["seconds"], ours=JOB) for other in (BARE, OURS) if other in turns and JOB in turns
+        other: _compared(turns, other, lambda each: each.get("seconds_with_evaluation", each["seconds"]), ours=JOB)
+        for other in (BARE, OURS)
+        if other in turns and JOB in turns
     }
     settings = {turn.arm: turn.figures["best"] for turn in campaign.turns if turn.case == f"{tier.name} calibration"}
     return {"target_accuracy": target, "arms": arms, "whole_job_takes_times": overhead, "calibrated": settings}
@@ -103,7 +105,7 @@ def show(campaign: Campaign, figures: Json, *, chart: Path | None) -> None:
         print(f"\nTier {name}; calibrated: {tier['calibrated']}")
         print(table(("arm", "img/s", "ours is faster by", target, "ours is sooner by", "accuracy %", "NLL", "peak MB"), rows))
         for other, ratio in tier["whole_job_takes_times"].items():
-            print(f"our whole job takes {_ratio(ratio)} times the {other if other != OURS else 'time of clr.train'}")
+            print(f"our whole job takes {_ratio(ratio)} times the {f'{BARE} with evaluation' if other == BARE else 'time of clr.train'}")
         panels.append(_panel(name, arms, order))
     print(f"\n{campaign.noisy_turns()} of {len(campaign.turns)} turns had more than 5 % steal")
     if chart is not None and panels:

@@ -54,8 +54,8 @@ TIERS = {
     tier.name: tier
     for tier in (
         Tier("A", "mlp", {"architecture": "mlp", "params": {"hidden": [256, 256]}}, 60_000, 5, 2),
-        Tier("B", "small_cnn", {"architecture": "small_cnn", "params": {"width": 16}}, 60_000, 5, 2),
-        Tier("C", "resnet", {"architecture": "resnet", "params": {"depth": 8, "width": 16}}, 20_000, 3, 1),
+        Tier("B", "small_cnn", {"architecture": "small_cnn", "params": {"width": 16}}, 10_000, 5, 2),
+        Tier("C", "resnet", {"architecture": "resnet", "params": {"depth": 8, "width": 16}}, 10_000, 3, 1),
     )
 }
 QUICK = {
@@ -81,11 +81,12 @@ def dataset_of(tier: Tier) -> Dataset:
 
 
 def write_shared(tier: Tier, seed: int, directory: Path) -> None:
-    """Writes ``train_x``, ``train_y``, ``test_x``, ``test_y``, ``moments``, ``order``, ``rates`` and the weights as npy files."""
+    """Writes ``train_x``, ``train_y``, the held-out rows, ``moments``, ``order``, ``rates`` and the weights as npy files."""
     config, dataset = tier.config(seed), dataset_of(tier)
     assert dataset.test_inputs is not None
     assert dataset.test_targets is not None
-    rows = split_dataset(dataset, config).train
+    split = split_dataset(dataset, config)
+    rows = split.train
     preprocessing = Preprocessing.fit(dataset, rows)
     steps = -(-len(rows) // BATCH_ROWS)
     schedule = build_schedule(config.schedule, steps_per_epoch=steps)
@@ -93,6 +94,7 @@ def write_shared(tier: Tier, seed: int, directory: Path) -> None:
     arrays = {
         "train_x": dataset.inputs[rows].numpy(),
         "train_y": dataset.targets[rows].numpy(),
+        "validation_x": dataset.inputs[split.validation].numpy(),
         "test_x": dataset.test_inputs.numpy(),
         "test_y": dataset.test_targets.numpy(),
         "moments": np.array([preprocessing.mean.item(), preprocessing.std.item()], np.float32),

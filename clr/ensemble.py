@@ -223,7 +223,7 @@ def _as_tensor(inputs: np.ndarray[Any, Any]) -> Tensor:
     if inputs.dtype != np.uint8:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
             inputs = inputs.astype(np.float32, copy=False)
-    return torch.from_numpy(np.require(inputs, requirements=["C", "A", "W"]))
+    return torch.from_numpy(inputs if inputs.flags.carray else inputs.copy())
 
 
 def combine_probabilities(member_probs: Tensor | Iterable[Tensor], *, with_members: bool = False) -> EnsemblePrediction:

@@ -40,6 +40,11 @@ class Members:
         """The sha256 of each member's weights, in order."""
         return tuple(snapshot["files"]["weights"]["sha256"] for snapshot in self.snapshots)
 
+    @cached_property
+    def origin(self) -> str:
+        """What X-Ensemble says: ens_…@5."""
+        return f"{self.ensemble_id}@{self.version}"
+
 
 class EnsembleDirectory:
     """Finds the members of ensembles, and remembers them for when Redis is away."""

@@ -4,6 +4,7 @@ uvicorn 0.54 with httptools collects a request line and headers of any length, a
 sees, and can refuse, comes after that.
 """
 
+import math
 from asyncio import BaseTransport, TimerHandle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +56,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._body_bytes = 0
         self._in_head = True
+        self._is_between_requests = False
         self._timer: TimerHandle | None = None
+        self._deadline = math.inf
+        self._when_overdue: Callable[[], None] | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Takes the connection, or answers that there are too many."""
@@ -71,6 +75,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._watch(None)
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -78,7 +84,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():  # one too many
             return
         if self._in_head:
-            if self._timer is None:  # the first bytes of a further request; before them uvicorn's keep-alive limits the wait
+            if self._is_between_requests:  # the first bytes of a further request; before them the keep-alive limits the wait
+                self._is_between_requests = False
                 self._watch(self._bounds.head_seconds, self._end_slow_head)
             self._head_bytes += len(data)
         else:
@@ -101,14 +108,34 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The next bytes belong to another head."""
-        self._in_head = True
+        self._in_head = self._is_between_requests = True
         self._watch(None)
         super().on_message_complete()
 
     def _watch(self, seconds: float | None, then: Callable[[], None] | None = None) -> None:
-        if self._timer is not None:
+        """Calls ``then`` in so many seconds unless this is called again before: None ends the watch.
+
+        A timer that comes too early is set again, so that most requests of a busy connection make none.
+        """
+        self._when_overdue = then
+        if seconds is None:
+            return
+        self._deadline = self.loop.time() + seconds
+        if self._timer is None:
+            self._timer = self.loop.call_at(self._deadline, self._look_at_clock)
+        elif self._timer.when() > self._deadline:
             self._timer.cancel()
-        self._timer = self.loop.call_later(seconds, then) if seconds is not None and then is not None else None
+            self._timer = self.loop.call_at(self._deadline, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer, then = None, self._when_overdue
+        if then is None:
+            return
+        if self.loop.time() < self._deadline:
+            self._timer = self.loop.call_at(self._deadline, self._look_at_clock)
+        else:
+            self._when_overdue = None
+            then()
 
     def _end_slow_head(self) -> None:
         self._answer(Problem("request_timeout", f"the headers took longer than {self._bounds.head_seconds:g} s: send them at once"))

@@ -33,7 +33,7 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 def request_id_of(given: str) -> str:
     """The request's own id where it has a usable one, else a new one."""
-    return given if _REQUEST_ID.fullmatch(given) else new_id("req")
+    return given if given and _REQUEST_ID.fullmatch(given) else new_id("req")
 
 
 class RequestIds:

@@ -59,7 +59,7 @@ async def _answered(name: str, version: str | None, body: bytes, request: Reques
 
     values = len(rows) * (len(ensemble.class_names) + 1) * (ensemble.num_members if asked.with_members else 1)
     answer = write() if values <= LOOP_VALUES else await run_in_threadpool(write)
-    headers = {"X-Ensemble": f"{members.ensemble_id}@{members.version}"}
+    headers = {"X-Ensemble": members.origin}
     if answer.head_bytes is not None:
         headers[HEAD_LENGTH] = str(answer.head_bytes)
     return Response(answer.body, media_type=JSON if answer.head_bytes is None else OCTETS, headers=headers)

@@ -7,6 +7,7 @@ rows fit is the ensemble's business (``clr.ensemble``), but for pictures, and co
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,19 @@ def _from_instances(instances: Any, columns: Sequence[Any]) -> np.ndarray[Any, A
 def _from_octets(body: bytes, headers: Mapping[str, str]) -> np.ndarray[Any, Any]:
     """Raw little-endian values in row-major order."""
     shape_text, dtype_text = headers.get("x-shape", ""), headers.get("x-dtype", "")
+    shape, dtype, expected = _described(shape_text, dtype_text)
+    if expected != len(body):
+        raise invalid_field(
+            f"shape {shape} of {dtype_text} takes {expected} bytes, but the body has {len(body)}",
+            parameter="X-Shape",
+            hint="correct X-Shape or X-Dtype",
+        )
+    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+@lru_cache(maxsize=256)
+def _described(shape_text: str, dtype_text: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape and type that the headers give, and how many bytes that takes; they are the same in most requests."""
     if not _SHAPE.fullmatch(shape_text):
         raise invalid_field(
             f"must be up to eight whole numbers, got {shown(shape_text)}", parameter="X-Shape", hint="rows first, such as 64,28,28"
@@ -130,11 +144,4 @@ def _from_octets(body: bytes, headers: Mapping[str, str]) -> np.ndarray[Any, Any
         raise invalid_field(f"must be one of {', '.join(DTYPES)}, got {shown(dtype_text)}", parameter="X-Dtype")
     shape = tuple(int(size) for size in shape_text.split(","))
     dtype = np.dtype(dtype_text).newbyteorder("<")
-    expected = math.prod(shape) * dtype.itemsize
-    if expected != len(body):
-        raise invalid_field(
-            f"shape {shape} of {dtype_text} takes {expected} bytes, but the body has {len(body)}",
-            parameter="X-Shape",
-            hint="correct X-Shape or X-Dtype",
-        )
-    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    return shape, dtype, math.prod(shape) * dtype.itemsize

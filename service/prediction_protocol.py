@@ -50,7 +50,7 @@ class PredictionHttpProtocol(BoundedHttpProtocol):
     def _plain_request(self, cycle: RequestResponseCycle, app: ASGI3Application) -> PlainRequest | None:
         """The request where the short way takes it: nothing about the connection may be out of the ordinary either."""
         short_way: ShortWay | None = self.app_state.get(SHORT_WAY)
-        if short_way is None or app is not self.app or self.access_log or self.flow.write_paused:
+        if short_way is None or app is not self.app or self.config.access_log or self.flow.write_paused:
             return None
         return short_way.plain_request(cast(Scope, cycle.scope), self.loop)
 
@@ -75,7 +75,11 @@ class PredictionHttpProtocol(BoundedHttpProtocol):
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
-        self.on_response_complete()
+        if self.pipeline or not cycle.keep_alive:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self._watch(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
 
 def http_protocol(settings: Settings) -> Any:

@@ -1,7 +1,9 @@
 """Predictions inside this process: ensembles from the artifact store, kept by size, answered by the batcher's thread."""
 
 import asyncio
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,9 @@ from worker.records import file_path
 CACHE_BYTES = 2 << 30
 MAX_UNDER_WAY = 256
 """Requests; what each may hold is bounded by the limits of bodies and rows."""
+
+COMPANY_SECONDS = 0.01
+"""How long those who ask count as several after two predictions were under way together: their next ones come one by one."""
 
 MAX_THREADS = 4
 """Small ensembles gain nothing from more, and a worker usually trains on the same machine."""
@@ -41,6 +46,7 @@ class Predictor:
         self._load_lock = threading.Lock()
         self._batcher = Batcher()
         self._under_way = 0
+        self._company_until = -math.inf
 
     def close(self) -> None:
         """Ends the inference thread once everything is answered."""
@@ -69,8 +75,8 @@ class Predictor:
 
     @property
     def has_company(self) -> bool:
-        """Whether more than one prediction is under way."""
-        return self._under_way > 1
+        """Whether more than one prediction is under way, or was a moment ago."""
+        return self._under_way > 1 or time.monotonic() < self._company_until
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -94,6 +100,8 @@ class Predictor:
         if self._under_way >= MAX_UNDER_WAY:
             raise Problem("overloaded", f"{MAX_UNDER_WAY} predictions are under way, the most that may be: repeat the request in a second")
         self._under_way += 1
+        if self._under_way > 1:
+            self._company_until = time.monotonic() + COMPANY_SECONDS
 
     def leave(self) -> None:
         """Gives the place back."""

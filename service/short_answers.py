@@ -30,6 +30,7 @@ MAX_VALUES = 5_000
 ANSWERS = {b"": JSON, b"*/*": JSON, JSON.encode(): JSON, NPY.encode(): NPY}
 """What is answered to the Accept headers that need no weighing."""
 BODIES = {media_type.encode(): media_type for media_type in (JSON, OCTETS, NPY)}
+_JSON_HEAD, _NPY_HEAD, _OCTETS_HEAD = (f"content-type: {media_type}\r\nx-ensemble: %s\r\n".encode() for media_type in (JSON, NPY, OCTETS))
 
 
 @dataclass
@@ -95,7 +96,7 @@ def begin_predict(request: PlainRequest, members: Members, ensemble: Ensemble, s
     check_size(inputs, ensemble, with_members=False, settings=settings)
     if len(inputs) * (len(ensemble.class_names) or 1) > MAX_VALUES:
         raise UnusualError
-    head = b"content-type: %s\r\n%s" % (wanted.encode(), _origin(members))
+    head = (_NPY_HEAD if wanted == NPY else _JSON_HEAD) % members.origin.encode()
 
     def answered(timed: Timed) -> Answered:
         body = prediction_array(timed) if wanted == NPY else plain_prediction_json(members, ensemble, timed, begun=request.begun)
@@ -117,12 +118,7 @@ def begin_infer(request: PlainRequest, members: Members, ensemble: Ensemble, set
             asked, timed.prediction, class_names=ensemble.class_names, model_name=request.ensemble_id, model_version=members.version
         )
         if answer.head_bytes is None:
-            return Answered(b"content-type: %s\r\n%s" % (JSON.encode(), _origin(members)), answer.body)
-        length = f"{HEAD_LENGTH.lower()}: {answer.head_bytes}\r\n".encode()
-        return Answered(b"content-type: %s\r\n%s%s" % (OCTETS.encode(), _origin(members), length), answer.body)
+            return Answered(_JSON_HEAD % members.origin.encode(), answer.body)
+        return Answered(_OCTETS_HEAD % members.origin.encode() + f"{HEAD_LENGTH.lower()}: {answer.head_bytes}\r\n".encode(), answer.body)
 
     return Answering(ensemble.checked(asked.inputs), answered)
-
-
-def _origin(members: Members) -> bytes:
-    return f"x-ensemble: {members.ensemble_id}@{members.version}\r\n".encode()

@@ -42,7 +42,8 @@ ROUTES = {"/predict": ("/v1/ensembles/", begin_predict), "/infer": ("/v2/models/
 UNUSUAL = frozenset({b"content-encoding", b"transfer-encoding", b"expect", b"origin", b"upgrade"})
 """Headers with rules of their own."""
 
-_PROTECTIVE = b"".join(f"{name.lower()}: {value}\r\n".encode() for name, value in SECURITY_HEADERS.items())
+_PROTECTIVE = "".join(f"{name.lower()}: {value}\r\n" for name, value in SECURITY_HEADERS.items())
+_HEAD = b"content-length: %d\r\n%sx-request-id: %s\r\n" + _PROTECTIVE.replace("%", "%%").encode()
 
 Head = bytes
 """Header lines of an answer, without those that the server itself adds."""
@@ -89,7 +90,7 @@ class ShortWay:
             return None
         if self._serves_loopback and not is_loopback_host(headers.get(b"host", b"").decode("latin-1")):
             return None
-        if sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
+        if sum(map(len, headers)) + sum(map(len, headers.values())) > MAX_HEADER_BYTES:
             return None
         return headers
 
@@ -121,17 +122,11 @@ class ShortWay:
         if answered is None:
             tell(None)
             return
-        request_id = request_id_of(request.headers.get(b"x-request-id", b"").decode("latin-1"))
-        head = [
-            b"content-length: %d\r\n" % len(answered.body),
-            answered.head,
-            b"x-request-id: ",
-            request_id.encode(),
-            b"\r\n",
-            _PROTECTIVE,
-            *(f"{name.lower()}: {value}\r\n".encode() for name, value in rate_headers.items()),
-        ]
-        tell((b"".join(head), answered.body))
+        request_id = request_id_of(request.headers.get(b"x-request-id", b"").decode("latin-1")).encode()
+        head = _HEAD % (len(answered.body), answered.head, request_id)
+        if rate_headers:
+            head += "".join(f"{name.lower()}: {value}\r\n" for name, value in rate_headers.items()).encode()
+        tell((head, answered.body))
         self._counts.add(method="POST", route=request.template, status=OK, seconds=time.perf_counter() - request.begun)
 
 

@@ -68,6 +68,7 @@ def torchensemble(
     workers: int = 0,
     pin: bool = False,
     batched: bool = False,
+    pictures: bool = False,
     fused: bool = False,
     channels_last: bool = False,
     epochs: int | None = None,
@@ -78,7 +79,7 @@ def torchensemble(
     ``epochs`` and ``rows`` make a shorter run, to choose the other settings by.
     """
     shared = _shared["now"]
-    batches = loader(shared, workers=workers, pin=pin, batched=batched, rows=rows)
+    batches = loader(shared, workers=workers, pin=pin, batched=batched, pictures=pictures, rows=rows)
     ensemble = _ensemble(shared, cycles, channels_last=channels_last)
     ensemble.set_optimizer("SGD", **SGD, **({"fused": True} if fused else {}))
     is_short = epochs is not None

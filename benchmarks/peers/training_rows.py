@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
@@ -22,6 +23,8 @@ class Shared:
     """What the arms of a tier share; inputs are standardised float32 (N, 1, 28, 28) already, which costs the peers no time."""
 
     network: str
+    train_bytes: np.ndarray[Any, Any]
+    moments: tuple[float, float]
     train_inputs: Tensor
     train_targets: Tensor
     test_inputs: Tensor
@@ -43,6 +46,8 @@ def read_shared(network: str, directory: str) -> Shared:
     mean, std = (float(value) for value in arrays["moments"])
     return Shared(
         network,
+        arrays["train_x"],
+        (mean, std),
         _standardised(arrays["train_x"], mean, std),
         torch.from_numpy(arrays["train_y"]),
         _standardised(arrays["test_x"], mean, std),
@@ -67,6 +72,32 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
         """A row with its class; for a list of indices a whole batch."""
         return self.inputs[index], self.targets[index]
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Rows as ``torchvision.datasets.FashionMNIST`` gives them through ``ToTensor`` and ``Normalize``, which is what torchensemble's
+    examples train on. Transcribed from torchvision 0.25, which does not install beside every build of torch.
+    """
+
+    classes = tuple(range(10))
+
+    def __init__(self, shared: Shared) -> None:
+        self.data, self.targets = torch.from_numpy(shared.train_bytes), shared.train_targets
+        self.mean, self.std = ([moment / 255] for moment in shared.moments)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """A row with its class."""
+        picture, target = Image.fromarray(self.data[index].numpy(), mode="L"), int(self.targets[index])
+        image = torch.from_numpy(np.array(picture, np.uint8, copy=True))  # ToTensor
+        image = image.view(picture.size[1], picture.size[0], 1).permute((2, 0, 1)).contiguous()
+        image = image.to(dtype=torch.get_default_dtype()).div(255).clone()  # Normalize copies before it changes anything
+        mean, std = (torch.as_tensor(values, dtype=image.dtype, device=image.device) for values in (self.mean, self.std))
+        if (std == 0).any():
+            raise ValueError("std evaluated to zero, leading to division by zero.")
+        return image.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1)), target
 
 
 class ReplayedOrder(Sampler[int]):
@@ -94,13 +125,18 @@ class TimedLoader(DataLoader[Any]):
         return super().__iter__()
 
 
-def loader(shared: Shared, *, workers: int, pin: bool = False, batched: bool = False, rows: int | None = None) -> TimedLoader:
-    """The rows in our order, one by one or, as torch's documentation describes under automatic batching, batch by batch."""
+def loader(
+    shared: Shared, *, workers: int, pin: bool = False, batched: bool = False, pictures: bool = False, rows: int | None = None
+) -> TimedLoader:
+    """The rows in our order, one by one or, as torch's documentation describes under automatic batching, batch by batch.
+
+    ``pictures``: each from a picture, as torchvision's data sets make them.
+    """
     order = ReplayedOrder(shared.order[:, :rows])
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin, "persistent_workers": workers > 0}
     if batched:
         return TimedLoader(Rows(shared), sampler=BatchSampler(order, BATCH_ROWS, drop_last=False), batch_size=None, **options)
-    return TimedLoader(Rows(shared), sampler=order, batch_size=BATCH_ROWS, **options)
+    return TimedLoader(Pictures(shared) if pictures else Rows(shared), sampler=order, batch_size=BATCH_ROWS, **options)
 
 
 @torch.inference_mode()

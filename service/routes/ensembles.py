@@ -164,7 +164,7 @@ async def predict(ensemble_id: str, request: Request, query: Annotated[PredictQu
             pieces = [await run_in_threadpool(prediction_array, timed)]
         else:
             pieces = await run_in_threadpool(prediction_json, members, ensemble, timed, query, begun=begun)
-    headers = {"X-Ensemble": f"{members.ensemble_id}@{members.version}", "Content-Length": str(sum(map(len, pieces)))}
+    headers = {"X-Ensemble": members.origin, "Content-Length": str(sum(map(len, pieces)))}
     return StreamingResponse(_each(pieces), media_type=media_type, headers=headers)
 
 

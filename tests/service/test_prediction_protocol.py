@@ -1,0 +1,172 @@
+"""Predictions that never become a task keep every promise of HTTP: order, framing, closing, and nothing of a request lost."""
+
+import json
+import socket
+import time
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from service.batcher import Batcher
+from service.short_way import ShortWay
+from tests.service.conftest import Server, Trained, wait_until
+from tests.service.test_predictions import ensemble_of
+
+
+@pytest.fixture
+def path(finished_job: str) -> str:
+    """Where predictions are asked for."""
+    return f"/v1/ensembles/{ensemble_of(finished_job)}/predict"
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the bodies that took the short way."""
+    sizes: list[int] = []
+    answer = ShortWay.answer
+
+    def spied(self: ShortWay, request: object, tell: object) -> None:
+        sizes.append(len(request.body))  # type: ignore[attr-defined]  # a PlainRequest
+        answer(self, request, tell)  # type: ignore[arg-type]  # as above
+
+    monkeypatch.setattr(ShortWay, "answer", spied)
+    return sizes
+
+
+def post(path: str, body: bytes, *headers: str, version: str = "1.1") -> bytes:
+    lines = (f"POST {path} HTTP/{version}", "Host: 127.0.0.1", f"Content-Length: {len(body)}", *headers, "", "")
+    return "\r\n".join(lines).encode() + body
+
+
+def json_request(path: str, row: np.ndarray[Any, Any], *headers: str) -> bytes:
+    return post(path, json.dumps({"inputs": [row.tolist()]}).encode(), "Content-Type: application/json", *headers)
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
+
+
+class Answers:
+    """Reads answers one after the other from a connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._data = connection, b""
+
+    def next(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers by lower-case name, body."""
+        while b"\r\n\r\n" not in self._data:
+            self._data += self._part()
+        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        status_line, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        length = int(headers["content-length"])
+        while len(self._data) < length:
+            self._data += self._part()
+        body, self._data = self._data[:length], self._data[length:]
+        return int(status_line.split()[1]), headers, body
+
+    def is_over(self) -> bool:
+        """Whether the server has closed the connection, with nothing left over."""
+        return not self._data and self._connection.recv(1) == b""
+
+    def _part(self) -> bytes:
+        part = self._connection.recv(65_536)
+        assert part, f"the server closed the connection after {self._data!r}"
+        return part
+
+
+def probabilities(body: bytes) -> list[float]:
+    return list(json.loads(body)["predictions"][0]["probabilities"])
+
+
+def test_requests_in_one_packet_are_answered_in_order(
+    server: Server, api: httpx2.Client, path: str, trained: Trained, taken: list[int]
+) -> None:
+    rows = trained.x[:5]
+    expected = [probabilities(api.post(f"{path}?mode=full", json={"inputs": [row.tolist()]}).content) for row in rows]
+    with connect(server) as connection:
+        connection.sendall(b"".join(json_request(path, row) for row in rows))
+        answers = Answers(connection)
+        found = [answers.next() for _ in rows]
+    assert [status for status, _, _ in found] == [200] * len(rows)
+    np.testing.assert_allclose([probabilities(body) for _, _, body in found], expected, atol=1e-6)
+    assert len(taken) == len(rows), "also those that waited for an earlier answer"
+
+
+def test_plain_and_other_requests_alternate_on_one_connection(server: Server, path: str, trained: Trained, taken: list[int]) -> None:
+    other = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    plain = json_request(path, trained.x[0])
+    wrong = post(path, b'{"inputs": [[1]]}', "Content-Type: application/json")
+    with connect(server) as connection:
+        connection.sendall(other + plain + wrong + other + plain + other)
+        answers = Answers(connection)
+        assert [answers.next()[0] for _ in range(6)] == [200, 200, 422, 200, 200, 200]
+    assert len(taken) == 3
+
+
+def test_a_body_in_pieces_and_beyond_the_buffer_is_read_to_its_end(server: Server, path: str, taken: list[int]) -> None:
+    rows = np.zeros((1200, 4), np.float64)  # 38,400 bytes
+    request = post(path, rows.tobytes(), "Content-Type: application/octet-stream", "X-Shape: 1200,4", "X-Dtype: float64")
+    large = post(path, bytes(4096 * 4 * 8), "Content-Type: application/octet-stream", "X-Shape: 4096,4", "X-Dtype: float64")
+    with connect(server) as connection:
+        answers = Answers(connection)
+        for start in range(0, len(request), 5000):
+            connection.sendall(request[start : start + 5000])
+            time.sleep(0.002)  # so that they come one by one
+        status, _, body = answers.next()
+        assert (status, len(json.loads(body)["predictions"])) == (200, 1200)
+        connection.sendall(large)
+        status, _, body = answers.next()
+        assert status == 200, body
+        assert len(json.loads(body)["predictions"]) == 4096
+    assert taken == [38_400, 131_072]
+
+
+def test_the_connection_ends_when_the_client_asks_for_it(server: Server, path: str, trained: Trained, taken: list[int]) -> None:
+    body = json.dumps({"inputs": [trained.x[0].tolist()]}).encode()
+    for request in (
+        json_request(path, trained.x[0], "Connection: close"),
+        post(path, body, "Content-Type: application/json", version="1.0"),
+    ):
+        with connect(server) as connection:
+            connection.sendall(request)
+            answers = Answers(connection)
+            status, headers, _ = answers.next()
+            assert (status, headers["connection"]) == (200, "close")
+            assert answers.is_over()
+    assert len(taken) == 2
+
+
+def test_a_client_that_leaves_gives_its_place_back(server: Server, path: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[int] = []
+    submit = Batcher.submit
+
+    def spied(self: Batcher, *args: Any, **kwargs: Any) -> None:
+        submitted.append(1)
+        submit(self, *args, **kwargs)
+
+    monkeypatch.setattr(Batcher, "submit", spied)
+    with connect(server) as connection:
+        connection.sendall(json_request(path, trained.x[0])[:-5])
+    with connect(server) as connection:
+        connection.sendall(json_request(path, trained.x[0]))
+    wait_until(lambda: len(submitted) == 1 and server.services.predictor._under_way == 0)
+    with connect(server) as connection:
+        connection.sendall(json_request(path, trained.x[0]))
+        assert Answers(connection).next()[0] == 200
+
+
+def test_an_idle_connection_is_closed_after_the_keep_alive(
+    server: Server, path: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server._uvicorn.config, "timeout_keep_alive", 0.3)
+    with connect(server) as connection:
+        answers = Answers(connection)
+        for _ in range(3):
+            connection.sendall(json_request(path, trained.x[0]))
+            assert answers.next()[0] == 200
+        began = time.monotonic()
+        assert answers.is_over()
+        assert 0.25 < time.monotonic() - began < 3
