@@ -18,8 +18,11 @@ from clr.joint_layers import JointConvolution, JointHead, JointNorm, centred_ima
 from clr.models import GlobalAverage, ResidualBlock, ResNet, WideBlock, WideResNet
 from clr.preprocessing import Preprocessing
 
-JOINED_BYTES = 2 << 20
+JOINED_BYTES = 4 << 20
 """Of the images around one joint convolution: where they no longer fit in the cache, groups are slower than one member after the other."""
+
+MAX_OUTPUTS = 1 << 23
+"""Of all members together, 32 MB: the loop needs those of one member at a time."""
 
 _SMALL_CNN_LAYERS = (
     *(nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.ReLU) * 2,
@@ -33,10 +36,17 @@ def convolution_candidates(members: Sequence[Member], input_size: tuple[int, int
     """The forms for these members; none where they are other networks, or differ. ``input_size``: channels, height, width of an image."""
     if input_size is None or not are_alike(members) or _maker(members[0][0]) is None:
         return []
+    num_outputs = [module.out_features for module in members[0][0].modules() if isinstance(module, nn.Linear)][-1]
+    end = 1 + min(BATCH_ROWS, MAX_OUTPUTS // (len(members) * num_outputs))
+    if len(members) == 1:  # where nothing is joined, oneDNN's calls cost a single row of narrow layers more than folding saves
+        return [Candidate(ApartNetworks, range(2, end), _GATE_ROWS)]
     row_bytes = 4 * len(members) * largest_images(members[0][0], *input_size[1:])
-    apart = Candidate(ApartNetworks, BATCH_ROWS, _GATE_ROWS)
-    joined_rows = min(JOINED_BYTES // row_bytes, BATCH_ROWS) if len(members) > 1 else 0
-    return [Candidate(joint_network, joined_rows, _GATE_ROWS), apart] if joined_rows else [apart]
+    joined_end = min(1 + JOINED_BYTES // row_bytes, end)
+    candidates = [
+        Candidate(joint_network, range(1, joined_end), _GATE_ROWS),
+        Candidate(ApartNetworks, range(joined_end, end), _GATE_ROWS),
+    ]
+    return [each for each in candidates if each.rows]
 
 
 def largest_images(network: nn.Module, height: int, width: int) -> int:

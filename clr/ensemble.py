@@ -171,9 +171,7 @@ class Ensemble:
         if self.task is Task.REGRESSION:
             return combine_values(self._member_predictions(rows))
         # In batches, so that the members' float64 probabilities of all rows are never in memory together.
-        return _joined(
-            [combine_probabilities(self._batch_predictions(batch), with_members=with_members) for batch in torch.split(rows, BATCH_ROWS)]
-        )
+        return _joined([combine_probabilities(self._batch_predictions(batch), with_members=with_members) for batch in _batches(rows)])
 
     def _member_outputs(self, rows: Tensor) -> Tensor:
         """Raw outputs (M, B, C), one member after the other."""
@@ -181,7 +179,7 @@ class Ensemble:
 
     def _member_predictions(self, rows: Tensor) -> Tensor:
         """Probabilities (M, B, C) or values (M, B)."""
-        batches = [self._batch_predictions(batch) for batch in torch.split(rows, BATCH_ROWS)]
+        batches = [self._batch_predictions(batch) for batch in _batches(rows)]
         return torch.cat([each if isinstance(each, Tensor) else torch.stack(list(each)) for each in batches], dim=1)
 
     @torch.inference_mode()
@@ -218,6 +216,10 @@ class Ensemble:
     def _require(self, task: Task) -> None:
         if self.task is not task:
             raise EnsembleError(f"this needs an ensemble for {task.value}, got one for {self.task.value}: use predict")
+
+
+def _batches(rows: Tensor) -> Sequence[Tensor]:
+    return (rows,) if len(rows) <= BATCH_ROWS else torch.split(rows, BATCH_ROWS)
 
 
 def _as_tensor(inputs: np.ndarray[Any, Any]) -> Tensor:

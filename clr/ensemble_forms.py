@@ -32,7 +32,7 @@ class JointForms:
         is_classification: bool,
         candidates: Sequence[Candidate] | None = None,
     ) -> None:
-        """``loop`` is the definition that forms are held against; ``candidates`` are by rising ``max_rows``, None: those of the members."""
+        """``loop`` is the definition that forms are held against; ``candidates``: None means those of the members."""
         self._members, self._loop = members, loop
         self._input_shape, self._is_classification = input_shape, is_classification
         self._candidates = (
@@ -44,7 +44,7 @@ class JointForms:
 
     def form_for(self, num_rows: int) -> Form | None:
         """The form for this many rows; None: the loop. Two threads may make the same one, and keep either."""
-        index = next((index for index, each in enumerate(self._candidates) if num_rows <= each.max_rows), None)
+        index = next((index for index, each in enumerate(self._candidates) if num_rows in each.rows), None)
         if index is None:
             return None
         if index not in self._forms:

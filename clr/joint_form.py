@@ -18,12 +18,12 @@ class Candidate:
 
     Attributes:
         make: Copies what it needs of their weights.
-        max_rows: Up to how many rows it is the fastest, by measurement.
+        rows: The numbers of rows for which it is the fastest, by measurement.
         gate_rows: Numbers of rows on which it is compared with the loop.
     """
 
     make: Callable[[Sequence[Member]], Form]
-    max_rows: int
+    rows: range
     gate_rows: tuple[int, ...]
 
 

@@ -16,15 +16,18 @@ from clr.preprocessing import Preprocessing, arrange
 
 MAX_ROWS = 256
 """Beyond, the layers of a single member are large enough to keep the processor busy."""
-STACKED_ROWS = 1
-"""From the next on oneDNN's packed weights are faster than MKL's products; a single row is bound by reading the weights."""
+PACKED_ROWS = 2
+"""From here on oneDNN's packed weights are faster than MKL's products; a single row is bound by reading the weights."""
 
 
 def mlp_candidates(members: Sequence[Member]) -> list[Candidate]:
     """The forms for these members; none where they are other networks, differ, or are alone."""
     if len(members) < 2 or not all(_is_mlp(network) for network, _ in members) or not are_alike(members):
         return []
-    return [Candidate(StackedMlp, STACKED_ROWS, (STACKED_ROWS,)), Candidate(PackedMlp, MAX_ROWS, (STACKED_ROWS + 1, 33))]
+    return [
+        Candidate(StackedMlp, range(1, PACKED_ROWS), (1,)),
+        Candidate(PackedMlp, range(PACKED_ROWS, MAX_ROWS + 1), (PACKED_ROWS, 33)),
+    ]
 
 
 class StackedMlp:

@@ -106,15 +106,16 @@ def test_a_folded_convolution_is_the_convolution_and_its_norm(seed: int, inputs:
 
 def test_few_rows_go_joined_more_apart_and_more_than_a_batch_by_the_loop() -> None:
     of = members(SMALL_CNN)
-    # The second convolution: 140 x 140 pixels of 8 + 16 channels of 4 bytes, of three members, is 5.6 MB: too much for even one row.
-    assert largest_images(of[0][0], 280, 280) == 140 * 140 * 24
-    assert [each.max_rows for each in convolution_candidates(of, (1, 280, 280))] == [BATCH_ROWS]
+    # Around the second convolution are half the pixels each way, of 8 + 16 channels and 4 bytes, for each of three members.
+    assert largest_images(of[0][0], 400, 400) == 200 * 200 * 24
+    (apart,) = convolution_candidates(of, (1, 400, 400))  # 11.5 MB, too much for even one row
+    assert apart.rows == range(1, BATCH_ROWS + 1)
     joined, apart = convolution_candidates(of, (1, 28, 28))
-    assert joined.max_rows == 2**21 // (14 * 14 * 24 * 4 * 3) == 37
-    assert apart.max_rows == BATCH_ROWS
-    chosen = forms(of)
-    border = convolution_candidates(of, (1, 9, 12))[0].max_rows
-    assert border == 2**21 // (4 * 6 * 24 * 4 * 3)
+    assert joined.rows == range(1, 75)  # 2**22 // (14 * 14 * 24 * 4 * 3) = 74
+    assert apart.rows == range(75, BATCH_ROWS + 1)
+    (joined,) = convolution_candidates(of, (1, 4, 9))
+    assert joined.rows == range(1, BATCH_ROWS + 1)
+    chosen, border = forms(of), 2**22 // (4 * 6 * 24 * 4 * 3)
     with torch.inference_mode():
         for num_rows, kind in ((1, JointSmallCnn), (border, JointSmallCnn), (border + 1, ApartNetworks), (BATCH_ROWS, ApartNetworks)):
             form = chosen.form_for(num_rows)
@@ -124,17 +125,22 @@ def test_few_rows_go_joined_more_apart_and_more_than_a_batch_by_the_loop() -> No
     assert chosen.form_for(BATCH_ROWS + 1) is None
 
 
+def test_outputs_that_would_take_much_memory_together_go_by_the_loop() -> None:
+    of = members(SMALL_CNN, outputs=20_000)
+    assert [each.rows for each in convolution_candidates(of, (1, 28, 28))] == [range(1, 75), range(75, 140)]  # 2**23 // 60,000 = 139
+
+
 def test_the_bound_counts_strides_but_not_shortcuts() -> None:
     assert largest_images(members(RESNET)[0][0], 8, 8) == 64 * 6
     wide = members({"architecture": "wide_resnet", "params": {"depth": 10, "widen": 2}})[0][0]
     assert largest_images(wide, 8, 8) == 64 * (32 + 32)
 
 
-def test_a_single_member_is_folded() -> None:
-    of = members(RESNET, num=1)
-    form = forms(of).form_for(1)
-    assert isinstance(form, ApartNetworks)
-    assert forms(of).num_copies == 1
+def test_a_single_member_is_folded_but_for_a_single_row() -> None:
+    alone = forms(members(RESNET, num=1))
+    assert alone.form_for(1) is None
+    assert isinstance(alone.form_for(2), ApartNetworks)
+    assert alone.num_copies == 1
 
 
 def test_regression_is_served_by_forms() -> None:
@@ -171,4 +177,4 @@ def test_members_that_differ_or_are_not_known_go_by_the_loop() -> None:
     for other in others:
         assert forms([*alike, *other]).form_for(1) is None
         assert forms([*other, *alike]).form_for(1) is None
-    assert forms(others[-1]).form_for(1) is None
+    assert forms(others[-1]).form_for(2) is None

@@ -28,13 +28,13 @@ def forms(*candidates: Candidate, is_classification: bool = True) -> JointForms:
     return JointForms(MEMBERS, loop, input_shape=(4,), is_classification=is_classification, candidates=candidates)
 
 
-def candidate(form: Form, max_rows: int = 8) -> Candidate:
-    return Candidate(lambda _: form, max_rows, (1, 3))
+def candidate(form: Form, rows: range = range(1, 9)) -> Candidate:
+    return Candidate(lambda _: form, rows, (1, 3))
 
 
-def test_the_first_form_whose_bound_holds_the_rows_is_chosen() -> None:
+def test_the_form_for_the_number_of_rows_is_chosen() -> None:
     few, many = partial(shifted_loop, by=0.0), partial(shifted_loop, by=0.0)
-    chosen = forms(candidate(few, 2), candidate(many, 8))
+    chosen = forms(candidate(few, range(1, 3)), candidate(many, range(3, 9)))
     assert [chosen.form_for(num_rows) for num_rows in (1, 2, 3, 8, 9)] == [few, few, many, many, None]
     assert chosen.num_copies == 2
 
@@ -58,7 +58,7 @@ def test_operators_that_torch_does_not_have_are_not_used(error: type[Exception])
     def make(_: Sequence[Member]) -> Form:
         raise error("no such operator")
 
-    assert forms(Candidate(make, 8, (1,))).form_for(1) is None
+    assert forms(Candidate(make, range(1, 9), (1,))).form_for(1) is None
 
 
 def test_values_of_a_regression_are_held_to_the_tolerance_themselves() -> None:
