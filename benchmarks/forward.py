@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 def main() -> None:
     """Runs the campaign, or what is left of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiers", nargs="+", choices=sorted(TIERS), default=["A", "B"])
+    parser.add_argument("--tiers", nargs="+", choices=sorted(TIERS), default=["A", "B", "C"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.25, help="of calls, each turn")

@@ -11,7 +11,7 @@ from clr.ensemble import Ensemble
 from clr.training import CycleEnd, train
 
 MEMBERS = 5
-SHORT = {name: Tier(name, tier.network, tier.model, 4_000, MEMBERS, 1, 1_000) for name, tier in TIERS.items()}
+SHORT = {name: Tier(name, tier.network, tier.model, 1_000, MEMBERS, 1, 1_000) for name, tier in TIERS.items()}
 """Training makes members that differ; how well they do is of no matter here."""
 
 _ready: dict[str, Any] = {}

@@ -170,22 +170,24 @@ class Ensemble:
         """As ``predict_with_uncertainty``, for rows that ``checked`` has passed."""
         if self.task is Task.REGRESSION:
             return combine_values(self._member_predictions(rows))
-        if self._joint.form_for(len(rows)) is not None:
-            return combine_probabilities(self._member_predictions(rows), with_members=with_members)
         # In batches, so that the members' float64 probabilities of all rows are never in memory together.
-        batches = torch.split(rows, BATCH_ROWS)
-        return _joined([combine_probabilities(self._each_member(batch), with_members=with_members) for batch in batches])
+        return _joined([combine_probabilities(self._batch_predictions(batch), with_members=with_members) for batch in _batches(rows)])
 
     def _member_outputs(self, rows: Tensor) -> Tensor:
         """Raw outputs (M, B, C), one member after the other."""
         return torch.stack([network_outputs(network, preprocessing, rows) for network, preprocessing in self._members])
 
-    @torch.inference_mode()
     def _member_predictions(self, rows: Tensor) -> Tensor:
         """Probabilities (M, B, C) or values (M, B)."""
+        batches = [self._batch_predictions(batch) for batch in _batches(rows)]
+        return torch.cat([each if isinstance(each, Tensor) else torch.stack(list(each)) for each in batches], dim=1)
+
+    @torch.inference_mode()
+    def _batch_predictions(self, rows: Tensor) -> Tensor | Iterator[Tensor]:
+        """The same for at most ``BATCH_ROWS`` rows, or of one member after the other."""
         form = self._joint.form_for(len(rows))
         if form is None:
-            return torch.stack(list(self._each_member(rows)))
+            return self._each_member(rows)
         outputs_MBC = form(rows)
         if self.task is Task.CLASSIFICATION:
             return outputs_MBC.softmax(2)
@@ -214,6 +216,10 @@ class Ensemble:
     def _require(self, task: Task) -> None:
         if self.task is not task:
             raise EnsembleError(f"this needs an ensemble for {task.value}, got one for {self.task.value}: use predict")
+
+
+def _batches(rows: Tensor) -> Sequence[Tensor]:
+    return (rows,) if len(rows) <= BATCH_ROWS else torch.split(rows, BATCH_ROWS)
 
 
 def _as_tensor(inputs: np.ndarray[Any, Any]) -> Tensor:
@@ -274,6 +280,8 @@ def _combine_stacked(probs_MBC: Tensor, *, with_members: bool) -> EnsemblePredic
 
 def _joined(parts: Sequence[EnsemblePrediction]) -> EnsemblePrediction:
     """The predictions of consecutive rows as one."""
+    if len(parts) == 1:
+        return parts[0]
     members = [part.member_probs_MBC for part in parts if part.member_probs_MBC is not None]
     return EnsemblePrediction(
         torch.cat([part.probs_BC for part in parts]),

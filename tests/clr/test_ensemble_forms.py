@@ -1,112 +1,70 @@
-"""All members in one pass say what the loop over them says, or are not used."""
+"""A form is chosen by the number of rows and must agree with the loop; and what is made of its outputs."""
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from clr.ensemble import combine_probabilities
-from clr.ensemble_forms import MAX_ROWS, JointForms, Member, PackedMlp, StackedMlp
-from clr.inference import network_outputs
-from clr.preprocessing import Layout, Preprocessing
+from clr.ensemble_forms import TOLERANCE, JointForms
+from clr.joint_form import Candidate, Form, Member
+from clr.preprocessing import Preprocessing
+
+MEMBERS: list[Member] = [(nn.Identity(), Preprocessing("features", torch.zeros(4), torch.ones(4), 0.0, 1.0))] * 2
 
 
-def members(
-    hidden: Sequence[int], *, num: int = 3, shape: tuple[int, ...] = (7,), layout: Layout = "features", outputs: int = 4, mean: float = 0.0
-) -> list[Member]:
-    """Untrained networks that differ, for rows with this mean."""
-    torch.manual_seed(0)
-    num_inputs = int(torch.tensor(shape).prod())
-    moments = (num_inputs,) if layout == "features" else (1, 1, 1)
-    preprocessing = Preprocessing(layout, torch.full(moments, mean), torch.rand(moments) + 0.5, 0.0, 1.0)
-    made: list[Member] = []
-    for _ in range(num):
-        sizes = [num_inputs, *hidden]
-        layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU(inplace=True), nn.Dropout(0.1)]
-        made.append((nn.Sequential(*layers, nn.Linear(sizes[-1], outputs)).eval().requires_grad_(False), preprocessing))
-    return made
+def loop(rows: Tensor) -> Tensor:
+    return torch.stack([rows, 2 * rows])
 
 
-def looped(of: Sequence[Member], rows: Tensor) -> Tensor:
-    return torch.stack([network_outputs(network, preprocessing, rows) for network, preprocessing in of])
+def shifted_loop(rows: Tensor, *, by: float) -> Tensor:
+    """The loop, but for one output of one member."""
+    return loop(rows) + torch.tensor([[[by, 0.0, 0.0, 0.0]], [[0.0] * 4]])
 
 
-def joint(of: Sequence[Member], shape: tuple[int, ...] = (7,)) -> JointForms:
-    return JointForms(of, lambda rows: looped(of, rows), input_shape=shape, is_classification=True)
+def forms(*candidates: Candidate, is_classification: bool = True) -> JointForms:
+    return JointForms(MEMBERS, loop, input_shape=(4,), is_classification=is_classification, candidates=candidates)
 
 
-@pytest.mark.parametrize("hidden", [(), (16,), (16, 8), (16, 8, 24)], ids=str)
-@pytest.mark.parametrize("num_rows", [1, 2, 33, MAX_ROWS])
-def test_a_form_says_what_the_loop_says(hidden: tuple[int, ...], num_rows: int) -> None:
-    of = members(hidden)
-    form = joint(of).form_for(num_rows)
-    assert isinstance(form, StackedMlp if num_rows == 1 else PackedMlp)
-    rows = torch.randn(num_rows, 7)
-    with torch.inference_mode():
-        torch.testing.assert_close(form(rows), looped(of, rows), atol=1e-5, rtol=1e-5)
+def candidate(form: Form, rows: range = range(1, 9)) -> Candidate:
+    return Candidate(lambda _: form, rows, (1, 3))
 
 
-@pytest.mark.parametrize(("layout", "shape"), [("grey", (4, 6)), ("channels_last", (4, 6, 1)), ("channels_first", (1, 4, 6))])
-def test_images_of_bytes_are_taken_as_they_are(layout: Layout, shape: tuple[int, ...]) -> None:
-    of = members((16, 8), shape=shape, layout=layout, mean=100.0)
-    forms = joint(of, shape)
-    rows = torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
-    for part in (rows[:1], rows):
-        form = forms.form_for(len(part))
-        assert form is not None
-        with torch.inference_mode():
-            torch.testing.assert_close(form(part), looped(of, part), atol=1e-3, rtol=1e-4)
+def test_the_form_for_the_number_of_rows_is_chosen() -> None:
+    few, many = partial(shifted_loop, by=0.0), partial(shifted_loop, by=0.0)
+    chosen = forms(candidate(few, range(1, 3)), candidate(many, range(3, 9)))
+    assert [chosen.form_for(num_rows) for num_rows in (1, 2, 3, 8, 9)] == [few, few, many, many, None]
+    assert chosen.num_copies == 2
 
 
-def test_large_means_do_not_cancel() -> None:
-    of = members((16,), mean=1e6)
-    form = joint(of).form_for(2)
-    assert form is not None
-    rows = 1e6 + torch.randn(2, 7)
-    with torch.inference_mode():
-        torch.testing.assert_close(form(rows), looped(of, rows), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize(
+    "form",
+    [
+        partial(shifted_loop, by=0.01),
+        lambda rows: loop(rows) * torch.nan,
+        lambda rows: loop(rows)[:1],
+        lambda rows: loop(rows) if len(rows) == 1 else torch.zeros_like(loop(rows)),
+    ],
+    ids=["other numbers", "not a number", "a member less", "right for one row only"],
+)
+def test_a_form_that_differs_from_the_loop_is_not_used(form: Form) -> None:
+    assert forms(candidate(form)).form_for(1) is None
 
 
-@pytest.mark.parametrize("trouble", ["wrong numbers", "no such operator", "not a number"])
-def test_a_form_that_is_wrong_or_missing_is_not_used(trouble: str) -> None:
-    of = members((16,))
-    forms = joint(of)
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError])
+def test_operators_that_torch_does_not_have_are_not_used(error: type[Exception]) -> None:
+    def make(_: Sequence[Member]) -> Form:
+        raise error("no such operator")
 
-    def broken(given: Sequence[Member]) -> Any:
-        match trouble:
-            case "no such operator":
-                raise AttributeError(trouble)
-            case "wrong numbers":
-                return lambda rows: looped(given, rows) + torch.tensor([0.01, 0.0, 0.0, 0.0])
-            case _:
-                return lambda rows: looped(given, rows) * torch.nan
-
-    forms._makers = dict.fromkeys(forms._makers, broken)
-    assert forms.form_for(1) is None
-    assert forms.form_for(33) is None
-    forms = joint(of)
-    assert forms.form_for(33) is not None, "it is the trouble that is refused"
+    assert forms(Candidate(make, range(1, 9), (1,))).form_for(1) is None
 
 
-def test_members_that_differ_are_not_joined() -> None:
-    alike = members((16,), num=2)
-    others: list[list[Member]] = [
-        members((17,), num=1),
-        members((16,), num=1, mean=1.0),
-        [(nn.Sequential(nn.Flatten(), nn.Linear(7, 4)), alike[0][1])],
-    ]
-    for other in others:
-        assert joint([*alike, *other]).form_for(8) is None
-    assert joint(alike).form_for(8) is not None
-    assert joint(alike).form_for(MAX_ROWS + 1) is None
-    assert joint(alike[:1]).form_for(8) is None, "a single member has no company"
-    with_tanh: list[Member] = [(nn.Sequential(nn.Flatten(), nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 4)), alike[0][1])] * 2
-    assert joint(with_tanh).form_for(8) is None
+def test_values_of_a_regression_are_held_to_the_tolerance_themselves() -> None:
+    for share, is_used in ((0.5, True), (2.0, False)):
+        form = partial(shifted_loop, by=share * TOLERANCE)
+        assert (forms(candidate(form), is_classification=False).form_for(1) is form) == is_used
 
 
 def test_members_are_combined_at_once_as_one_after_the_other() -> None:
