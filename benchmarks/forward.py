@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiers", nargs="+", choices=sorted(TIERS), default=["A", "B", "C"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="rows of a call")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.25, help="of calls, each turn")
     parser.add_argument("--quick", action="store_true", help="half a minute that shows that everything runs")
@@ -44,7 +45,7 @@ def main() -> None:
     campaign = Campaign(path, "forward", {"members": 5, "seconds": arguments.seconds}, fresh=arguments.fresh or arguments.quick)
     for tier in arguments.tiers:
         for threads in arguments.threads:
-            if any((f"{tier} {threads} {batch}", 0) not in {(t.case, t.repeat) for t in campaign.turns} for batch in BATCHES):
+            if any((f"{tier} {threads} {batch}", 0) not in {(t.case, t.repeat) for t in campaign.turns} for batch in arguments.batches):
                 run_case(campaign, tier, threads, arguments)
     campaign.write(summary(campaign))
     show(campaign, None if arguments.quick else RESULTS / "forward.svg")
@@ -58,7 +59,7 @@ def run_case(campaign: Campaign, tier: str, threads: int, arguments: argparse.Na
         peers = stack.enter_context(ArmProcess(PEERS_PYTHON, "forward_peers", cores=cores, threads=threads))
         own("prepare", tier=tier, directory=directory)
         peers("prepare", network=TIERS[tier].network, directory=directory)
-        for batch in BATCHES:
+        for batch in arguments.batches:
             check(own, peers, batch)
             for repeat, arm in interleaved(ARMS, arguments.repeats):
                 process = own if arm in OWN_ARMS else peers
@@ -98,14 +99,15 @@ def show(campaign: Campaign, chart: Path | None) -> None:
         tier, threads = head.split()
         print(f"\nTier {tier}, five members, {threads} thread(s): microseconds a call, and how many times faster ours is")
         rows = []
-        for batch in BATCHES:
+        batches = [int(case.rpartition(" ")[2]) for case in figures if case.startswith(f"{head} ")]
+        for batch in batches:
             arms = figures[f"{head} {batch}"]
             cells = [shown_spread(spread(campaign.values(f"{head} {batch}", arm, "microseconds"))) for arm in ARMS]
             ratios = [arms[arm]["ours_faster"] for arm in ARMS]
             rows.append([str(batch), *(c + (f" {r['mean']:.2f}x" if r else "") for c, r in zip(cells, ratios, strict=True))])
         print(table(("rows", *ARMS), rows))
         if threads == "1":
-            panels += [_panel(campaign, head, batch) for batch in BATCHES]
+            panels += [_panel(campaign, head, batch) for batch in batches]
     print(f"\n{campaign.noisy_turns()} of {len(campaign.turns)} turns had more than 5 % steal")
     if chart is not None and panels:
         draw(
