@@ -67,8 +67,10 @@ def _tier_summary(campaign: Campaign, tier: Tier) -> Json:
             "precision": sorted({each["precision"] for each in figures if "precision" in each}),
         }
     overhead = {
-        other: _compared(turns, other, lambda each: each.get("seconds_with_evaluation", each["seconds"]), ours=JOB)
-        for other in (BARE, OURS)
+        f"{other}{' with evaluation' * (name != 'seconds')}": _compared(
+            turns, other, lambda each, name=name: each.get(name, each["seconds"]), ours=JOB
+        )
+        for other, name in ((BARE, "seconds"), (BARE, "seconds_with_evaluation"), (OURS, "seconds"))
         if other in turns and JOB in turns
     }
     settings = {turn.arm: turn.figures["best"] for turn in campaign.turns if turn.case == f"{tier.name} calibration"}
@@ -105,7 +107,7 @@ def show(campaign: Campaign, figures: Json, *, chart: Path | None) -> None:
         print(f"\nTier {name}; calibrated: {tier['calibrated']}")
         print(table(("arm", "img/s", "ours is faster by", target, "ours is sooner by", "accuracy %", "NLL", "peak MB"), rows))
         for other, ratio in tier["whole_job_takes_times"].items():
-            print(f"our whole job takes {_ratio(ratio)} times the {f'{BARE} with evaluation' if other == BARE else 'time of clr.train'}")
+            print(f"our whole job takes {_ratio(ratio)} times the {'time of clr.train' if other == OURS else other}")
         panels.append(_panel(name, arms, order))
     print(f"\n{campaign.noisy_turns()} of {len(campaign.turns)} turns had more than 5 % steal")
     if chart is not None and panels:

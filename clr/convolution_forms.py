@@ -39,7 +39,7 @@ def convolution_candidates(members: Sequence[Member], input_size: tuple[int, int
     num_outputs = [module.out_features for module in members[0][0].modules() if isinstance(module, nn.Linear)][-1]
     end = 1 + min(BATCH_ROWS, MAX_OUTPUTS // (len(members) * num_outputs))
     if len(members) == 1:  # where nothing is joined, oneDNN's calls cost a single row of narrow layers more than folding saves
-        return [Candidate(ApartNetworks, range(2, end), _GATE_ROWS)]
+        return [Candidate(ApartNetworks, range(2, end), _GATE_ROWS)] if end > 2 else []
     row_bytes = 4 * len(members) * largest_images(members[0][0], *input_size[1:])
     joined_end = min(1 + JOINED_BYTES // row_bytes, end)
     candidates = [

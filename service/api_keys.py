@@ -248,7 +248,7 @@ class KeyStore:
         """Completes a revocation; False where the store lacks the room, and is to be asked again the next time."""
         try:
             self.revoke(key.id)
-        except ArtifactError as error:
+        except (ArtifactError, KeyError, TypeError, ValueError) as error:  # also a document that came back, and is no key's
             logger.warning("the revocation of API key %s is not complete yet: %s", key.id, error)
             return False
         return True

@@ -29,6 +29,9 @@ SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 of a process that has died stay there, so no count goes back."""
 
 
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (its directory there is private)
+
+
 class ApiProcesses:
     """``settings.api_processes`` processes; use it as a context manager, and call ``watch`` now and then.
 
@@ -129,8 +132,12 @@ class ApiProcesses:
 
 
 def _private_directory(exits: ExitStack) -> Path:
-    """An empty directory until ``exits`` closes. Its lock tells who tidies up /tmp (systemd-tmpfiles) that even old files are in use."""
-    directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="snapcycle-api-")))
+    """An empty directory until ``exits`` closes. Its lock tells who tidies up /tmp (systemd-tmpfiles) that even old files are in use.
+
+    In memory where there is such a place: a process dies of SIGBUS where it counts into a mapped file that a full disk has no room for.
+    """
+    place = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
+    directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="snapcycle-api-", dir=place)))
     descriptor = os.open(directory, os.O_RDONLY)
     exits.callback(os.close, descriptor)
     fcntl.flock(descriptor, fcntl.LOCK_SH)

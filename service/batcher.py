@@ -6,6 +6,7 @@ float32, as it does between batches of different sizes (at most 1e-6 in a probab
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor
 
 from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction
+
+logger = logging.getLogger(__name__)
 
 MAX_BATCH_ROWS = 256
 """Rows of one pass; a request with more goes alone, since it gains nothing from company."""
@@ -96,6 +99,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._is_closing = False
         self._is_idle = self._is_waking = False
+        self._seen = 0
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
@@ -142,30 +146,22 @@ class Batcher:
             is_first = self._is_idle and not self._is_waking
             self._is_waking |= is_first
         if is_first:
-            loop.call_soon(self._wake)
+            loop.call_soon(self._wake, loop)
 
-    def _wake(self) -> None:
-        """Wakes the thread, at the end of the loop's turn: what else had arrived by then takes part in the same pass, and nobody waits."""
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wakes the thread once a turn of the event loop has brought nothing new: what arrives together shares a pass, without a timer."""
         with self._changed:
-            self._is_waking = False
-            self._changed.notify()
+            if self._seen < len(self._waiting) < MAX_BATCH_ROWS:
+                self._seen = len(self._waiting)
+            else:
+                self._seen, self._is_waking = 0, False
+                self._changed.notify()
+                return
+        loop.call_soon(self._wake, loop)
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            begun = time.perf_counter()
-            try:
-                prediction = _predicted(batch)
-            except Exception as error:  # noqa: BLE001  # told to those who asked; the thread has others to serve
-                outcomes: list[Outcome] = [error] * len(batch)
-            else:
-                seconds = time.perf_counter() - begun
-                company, ends = Pass(prediction), [0, *accumulate(len(each.rows) for each in batch)]
-                parts = zip(batch, ends, ends[1:], strict=False)
-                outcomes = [Timed(company, start, end, begun - each.asked, seconds) for each, start, end in parts]
-            for loop in {each.loop for each in batch}:
-                answers = [(each.tell, outcome) for each, outcome in zip(batch, outcomes, strict=True) if each.loop is loop]
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(_tell, answers)
+        while _answer(self._next_batch()):
+            pass
 
     def _next_batch(self) -> list[_Waiting]:
         """What goes through the networks together next, without those that nobody waits for any more; empty at the end."""
@@ -177,7 +173,7 @@ class Batcher:
                     return self._taken()
                 if self._is_closing:
                     return []
-                self._is_idle = True
+                self._is_idle, self._is_waking, self._seen = True, False, 0
                 self._changed.wait()
                 self._is_idle = False
 
@@ -196,6 +192,27 @@ class Batcher:
         return batch
 
 
+def _answer(batch: Sequence[_Waiting]) -> bool:
+    """Computes a pass and hands the outcomes over; False where it is empty. Nothing of it is kept while the thread waits for the next."""
+    begun = time.perf_counter()
+    try:
+        prediction = _predicted(batch) if batch else None
+    except Exception as error:  # noqa: BLE001  # told to those who asked; the thread has others to serve
+        outcomes: list[Outcome] = [error] * len(batch)
+    else:
+        if prediction is None:
+            return False
+        seconds = time.perf_counter() - begun
+        company, ends = Pass(prediction), [0, *accumulate(len(each.rows) for each in batch)]
+        parts = zip(batch, ends, ends[1:], strict=False)
+        outcomes = [Timed(company, start, end, begun - each.asked, seconds) for each, start, end in parts]
+    for loop in {each.loop for each in batch}:
+        answers = [(each.tell, outcome) for each, outcome in zip(batch, outcomes, strict=True) if each.loop is loop]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_tell, answers)
+    return True
+
+
 def _predicted(batch: Sequence[_Waiting]) -> Prediction:
     first = batch[0]
     rows = first.rows if len(batch) == 1 else torch.cat([each.rows for each in batch])
@@ -205,4 +222,7 @@ def _predicted(batch: Sequence[_Waiting]) -> Prediction:
 def _tell(answers: Sequence[tuple[Callable[[Outcome], None], Outcome]]) -> None:
     """Hands the outcomes to those who asked; on their event loop."""
     for tell, outcome in answers:
-        tell(outcome)
+        try:
+            tell(outcome)
+        except Exception:
+            logger.exception("an answer could not be handed over")  # the others of the pass still get theirs

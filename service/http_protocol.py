@@ -77,6 +77,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._watch(None)
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -84,9 +85,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():  # one too many
             return
         if self._in_head:
-            if self._is_between_requests:  # the first bytes of a further request; before them the keep-alive limits the wait
-                self._is_between_requests = False
-                self._watch(self._bounds.head_seconds, self._end_slow_head)
             self._head_bytes += len(data)
         else:
             self._body_bytes += len(data)
@@ -99,6 +97,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if END_STREAMS in self.app_state:
             self.app_state[END_STREAMS]()
         super().shutdown()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request; before that of a further one the keep-alive limits the wait."""
+        super().on_message_begin()
+        if self._is_between_requests:
+            self._is_between_requests = False
+            self._watch(self._bounds.head_seconds, self._end_slow_head)
 
     def on_headers_complete(self) -> None:
         """The head is over; a body is counted elsewhere."""

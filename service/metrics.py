@@ -35,6 +35,9 @@ OK = 200
 RECOVERY_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 """Bounds that worker/lua/prelude.lua counts by."""
 
+BEGUN = "begun"
+"""Name in a request's state: when its headers came (``time.perf_counter``), where it was looked at before it came to the application."""
+
 UNKNOWN_PATH = "unknown"
 """Route of the requests that no route takes: their paths are anyone's to choose, and would fill the memory."""
 
@@ -98,7 +101,7 @@ class CountRequests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began = time.perf_counter()
+        began = scope.get("state", {}).get(BEGUN) or time.perf_counter()
         status = 500
 
         async def watched_send(message: Message) -> None:

@@ -34,12 +34,6 @@ class PredictionHttpProtocol(BoundedHttpProtocol):
         else:  # it came whole while an earlier request was answered
             self._predict(cycle, request)
 
-    def on_body(self, body: bytes) -> None:
-        """Collects the body; nobody reads a held one before its end, so its size is no reason to pause."""
-        super().on_body(body)
-        if self._held is not None:
-            self.flow.resume_reading()
-
     def on_message_complete(self) -> None:
         """Answers the held request, which this must be the end of: what comes behind it on the connection is not read yet."""
         super().on_message_complete()
@@ -60,26 +54,35 @@ class PredictionHttpProtocol(BoundedHttpProtocol):
 
     def _told(self, cycle: RequestResponseCycle, answer: tuple[bytes, bytes] | None) -> None:
         """Writes the answer, or hands the request to the application."""
-        if cycle.disconnected or self.transport.is_closing():
-            cycle.response_complete = True
-            return
-        if answer is None:
+        is_gone = cycle.disconnected or self.transport.is_closing()
+        if answer is None and not is_gone:
             super()._start_asgi_task(cycle, self.app)
             return
-        head, body = answer
-        lines = [STATUS_LINE[OK]]
-        for name, value in self.server_state.default_headers:
-            lines += [name, b": ", value, b"\r\n"]
-        lines += [head, b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body]
-        self.transport.write(b"".join(lines))
+        if answer is not None and not is_gone:
+            self._write(*answer, keep_alive=cycle.keep_alive)
         cycle.response_started = cycle.response_complete = True
+        cycle.body, cycle.on_response = bytearray(), _nothing  # else an idle connection keeps them, and a closed one itself
+        if is_gone:
+            return
         if not cycle.keep_alive:
             self.transport.close()
         if self.pipeline or not cycle.keep_alive:
             self.on_response_complete()
-        else:
-            self.server_state.total_requests += 1
+            return
+        self.server_state.total_requests += 1
+        if self._is_between_requests:  # else a part of the next head is here, and its time runs
             self._watch(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _write(self, head: bytes, body: bytes, *, keep_alive: bool) -> None:
+        lines = [STATUS_LINE[OK]]
+        for name, value in self.server_state.default_headers:
+            lines += [name, b": ", value, b"\r\n"]
+        lines += [head, b"\r\n" if keep_alive else b"connection: close\r\n\r\n", body]
+        self.transport.write(b"".join(lines))
+
+
+def _nothing() -> None:
+    """What happens after an answer that has been completed."""
 
 
 def http_protocol(settings: Settings) -> Any:

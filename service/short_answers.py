@@ -94,8 +94,7 @@ def begin_predict(request: PlainRequest, members: Members, ensemble: Ensemble, s
     }
     inputs = decode_inputs(request.body, texts, columns=ensemble.columns, input_shape=ensemble.input_shape)
     check_size(inputs, ensemble, with_members=False, settings=settings)
-    if len(inputs) * (len(ensemble.class_names) or 1) > MAX_VALUES:
-        raise UnusualError
+    _check_values(len(inputs), ensemble)
     head = (_NPY_HEAD if wanted == NPY else _JSON_HEAD) % members.origin.encode()
 
     def answered(timed: Timed) -> Answered:
@@ -110,8 +109,9 @@ def begin_infer(request: PlainRequest, members: Members, ensemble: Ensemble, set
     headers = Headers(raw=list(request.headers.items()))
     asked = read_inference(request.body, headers, input_shape=ensemble.input_shape, outputs=tuple(output_shapes(ensemble)))
     check_size(asked.inputs, ensemble, with_members=asked.with_members, settings=settings)
-    if asked.with_members or len(asked.inputs) * (len(ensemble.class_names) or 1) > MAX_VALUES:
+    if asked.with_members:
         raise UnusualError
+    _check_values(len(asked.inputs), ensemble)
 
     def answered(timed: Timed) -> Answered:
         answer = inference_answer(
@@ -122,3 +122,9 @@ def begin_infer(request: PlainRequest, members: Members, ensemble: Ensemble, set
         return Answered(_OCTETS_HEAD % members.origin.encode() + f"{HEAD_LENGTH.lower()}: {answer.head_bytes}\r\n".encode(), answer.body)
 
     return Answering(ensemble.checked(asked.inputs), answered)
+
+
+def _check_values(num_rows: int, ensemble: Ensemble) -> None:
+    """Leaves answers that take long to write to the long way."""
+    if num_rows * (len(ensemble.class_names) or 1) > MAX_VALUES:
+        raise UnusualError

@@ -14,6 +14,7 @@ from functools import partial
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import Scope
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from clr.ensemble import Ensemble
 from service.authorization import DOOR_SAID
@@ -22,8 +23,7 @@ from service.dependencies import Services
 from service.ensembles import Members
 from service.errors import Problem
 from service.limits import MAX_HEADER_BYTES, MAX_URL_BYTES, request_id_of
-from service.media import JSON
-from service.metrics import OK, RequestCounts
+from service.metrics import BEGUN, OK, RequestCounts
 from service.origins import is_loopback, is_loopback_host
 from service.principals import Scope as KeyScope
 from service.security_headers import SECURITY_HEADERS
@@ -32,9 +32,10 @@ from service.short_answers import Answered, PlainRequest, begin_infer, begin_pre
 SHORT_WAY = "short_way"
 """Key of the lifespan's state: the ``ShortWay``."""
 
-MAX_JSON_BYTES = 1 << 16
-MAX_BINARY_BYTES = 1 << 18
-"""Bodies that are decoded in a fraction of a millisecond, so that the event loop does it itself."""
+MAX_BYTES = HIGH_WATER_LIMIT
+"""Bodies that uvicorn holds without a pause, whoever reads them; to decode one takes about a millisecond at most."""
+
+MAX_LENGTH_DIGITS = 6
 
 ROUTES = {"/predict": ("/v1/ensembles/", begin_predict), "/infer": ("/v2/models/", begin_infer)}
 """By the end of a path its beginning, between which the ensemble stands, and what answers there."""
@@ -61,10 +62,8 @@ class ShortWay:
 
     def __init__(self, services: Services, counts: RequestCounts) -> None:
         self._services, self._counts = services, counts
-        limit = services.settings.max_predict_bytes
+        self._max_bytes = min(MAX_BYTES, services.settings.max_predict_bytes)
         self._serves_loopback = is_loopback(services.settings.host)
-        self._max_bytes = {JSON.encode(): min(MAX_JSON_BYTES, limit)}
-        self._max_binary_bytes = min(MAX_BINARY_BYTES, limit)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def plain_request(self, scope: Scope, loop: asyncio.AbstractEventLoop) -> PlainRequest | None:
@@ -84,9 +83,8 @@ class ShortWay:
         headers = dict(raw)
         if len(headers) != len(raw) or not UNUSUAL.isdisjoint(headers):
             return None
-        limit = self._max_bytes.get(headers.get(b"content-type", b""), self._max_binary_bytes)
         length = headers.get(b"content-length", b"")
-        if not length.isdigit() or len(length) > len(str(limit)) or not 0 < int(length) <= limit:
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or not 0 < int(length) <= self._max_bytes:
             return None
         if self._serves_loopback and not is_loopback_host(headers.get(b"host", b"").decode("latin-1")):
             return None
@@ -97,6 +95,7 @@ class ShortWay:
     def answer(self, request: PlainRequest, tell: Tell) -> None:
         """Calls ``tell`` once, on the request's event loop, on which this is called too, now or later."""
         state = request.scope["state"]
+        state[BEGUN] = request.begun
         try:
             principal, rate_headers = self._services.door.admit(Headers(scope=request.scope), KeyScope.PREDICT)
             state[DOOR_SAID] = principal, rate_headers
@@ -107,9 +106,13 @@ class ShortWay:
             tell(None)
             return
         finish = partial(self._finish, request, rate_headers, tell)
-        services = self._services.seen_by(principal.tenant)
-        members = services.ensembles.recent(request.ensemble_id) if services.predictor.has_company else None
-        ensemble = services.predictor.loaded(members) if members is not None else None
+        try:
+            services = self._services.seen_by(principal.tenant)
+            members = services.ensembles.recent(request.ensemble_id) if services.predictor.has_company else None
+            ensemble = services.predictor.loaded(members) if members is not None else None
+        except Exception:  # noqa: BLE001  # as above; the place must be given back
+            finish(None)
+            return
         if members is not None and ensemble is not None:
             _compute(services, request, members, ensemble, finish)
             return

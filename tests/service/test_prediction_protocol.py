@@ -1,8 +1,11 @@
 """Predictions that never become a task keep every promise of HTTP: order, framing, closing, and nothing of a request lost."""
 
+import gc
 import json
 import socket
 import time
+import weakref
+from asyncio import BaseTransport
 from typing import Any
 
 import httpx2
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from service.batcher import Batcher
+from service.prediction_protocol import PredictionHttpProtocol
 from service.short_way import ShortWay
 from tests.service.conftest import Server, Trained, wait_until
 from tests.service.test_predictions import ensemble_of
@@ -121,7 +125,7 @@ def test_a_body_in_pieces_and_beyond_the_buffer_is_read_to_its_end(server: Serve
         connection.sendall(large)
         status, _, body = answers.next()
         assert (status, json.loads(body)["code"]) == (413, "too_large"), "more rows than this service takes, but read as a whole"
-    assert taken == [28_800, 131_072]
+    assert taken == [28_800], "what is large is read by the application"
 
 
 def test_the_connection_ends_when_the_client_asks_for_it(server: Server, path: str, trained: Trained, taken: list[int]) -> None:
@@ -170,3 +174,57 @@ def test_an_idle_connection_is_closed_after_the_keep_alive(
         began = time.monotonic()
         assert answers.is_over()
         assert 0.25 < time.monotonic() - began < 3
+
+
+def test_the_time_for_the_next_head_goes_on_after_an_answer(server: Server, path: str, trained: Trained) -> None:
+    with Server(server.settings.model_copy(update={"head_seconds": 0.4})) as impatient, connect(impatient) as connection:
+        connection.sendall(json_request(path, trained.x[0]) + b"GET /livez HT")
+        answers = Answers(connection)
+        assert answers.next()[0] == 200
+        assert answers.next()[0] == 408
+
+
+def test_an_answered_connection_keeps_nothing(server: Server, path: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[PredictionHttpProtocol]] = []
+    connection_made = PredictionHttpProtocol.connection_made
+
+    def noted(self: PredictionHttpProtocol, transport: BaseTransport) -> None:
+        made.append(weakref.ref(self))
+        connection_made(self, transport)
+
+    monkeypatch.setattr(PredictionHttpProtocol, "connection_made", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        with connect(server) as connection:
+            connection.sendall(json_request(path, trained.x[0]))
+            assert Answers(connection).next()[0] == 200
+            protocol = made[0]()
+            assert protocol is not None
+            assert protocol.cycle.body == b""
+            del protocol
+        wait_until(lambda: made[0]() is None)  # by counting references alone
+    finally:
+        gc.enable()
+
+
+def test_a_client_that_reads_nothing_is_not_written_to_without_end(server: Server, path: str, trained: Trained, taken: list[int]) -> None:
+    requests = 20_000
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # before it is told to the server
+        connection.connect(("127.0.0.1", server.port))
+        message, sent = json_request(path, trained.x[0]) * requests, 0
+        connection.settimeout(1.0)
+        try:
+            while sent < len(message):
+                sent += connection.send(message[sent : sent + 65_536])
+        except TimeoutError:
+            pass
+        before = -1
+        while before < len(taken):  # until the server waits
+            before = len(taken)
+            time.sleep(0.5)
+        assert 50 < len(taken) < requests
+        connection.settimeout(10)
+        answers = Answers(connection)
+        assert [answers.next()[0] for _ in range(50)] == [200] * 50
