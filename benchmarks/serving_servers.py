@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http.client import OK, HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,7 +99,7 @@ class Server:
         self.close()
 
     def wait_until_listening(self) -> None:
-        """Returns when the port accepts connections.
+        """Returns when the port accepts connections, and where a model is loaded behind it, when it is.
 
         Raises:
             SystemExit: It ended, or took too long.
@@ -107,10 +108,22 @@ class Server:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
+            with suppress(OSError, HTTPException):
+                if self._is_ready():
+                    return
             time.sleep(0.1)
         raise SystemExit(f"{self.settings.server} did not start within {START_SECONDS:.0f} s: {self.log_tail()}")
+
+    def _is_ready(self) -> bool:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=1)
+        try:
+            connection.connect()
+            if self.settings.server != "MLServer":  # the others listen when they are ready
+                return True
+            connection.request("GET", "/v2/models/five/ready")
+            return connection.getresponse().status == OK
+        finally:
+            connection.close()
 
     def log_tail(self) -> str:
         """The last of what it wrote."""

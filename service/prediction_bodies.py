@@ -77,9 +77,16 @@ def _from_json(body: bytes, columns: Sequence[Any]) -> np.ndarray[Any, Any]:
         raise invalid_field(f"needs exactly one of inputs and instances, got {len(document)}", pointer="#", hint="inputs for arrays")
     if "instances" in document:
         return _from_instances(decode_json(body, INPUTS)["instances"], columns)
+    if _has_one_text(body):
+        return _from_lists(document["inputs"], has_texts=False)
     if body.count(b'"inputs"') != 1 or b"\\" in body:  # perhaps a repeated key, which orjson passes over
         document = decode_json(body, INPUTS)
-    return _from_lists(document["inputs"], has_texts=body.count(b'"') > len('""'))
+    return _from_lists(document["inputs"], has_texts=True)
+
+
+def _has_one_text(body: bytes) -> bool:
+    """Whether the document, which has a name, has no second text: no other name, and none among the numbers."""
+    return body.find(b'"', body.find(b'"', body.find(b'"') + 1) + 1) < 0
 
 
 def _from_lists(inputs: Any, *, has_texts: bool) -> np.ndarray[Any, Any]:
