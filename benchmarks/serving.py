@@ -17,7 +17,7 @@ from benchmarks.compare_process import OWN_PYTHON, ArmError, ArmProcess
 from benchmarks.serving_own import own_service
 from benchmarks.serving_payloads import PAYLOADS
 from benchmarks.serving_report import OURS, show, summary
-from benchmarks.serving_servers import CANDIDATES, Server, Settings, version_of
+from benchmarks.serving_servers import CANDIDATES, Server, Settings, StartError, version_of
 
 Json = dict[str, Any]
 
@@ -117,12 +117,17 @@ def calibrated(campaign: Campaign, server: str, load: ArmProcess, directory: Pat
     def measure_all() -> Json:
         rates = []
         for candidate in candidates:
-            with _started(candidate, directory, core) as running:
-                call: Json = {"server": server, "payload": "json floats", "port": running.port, "target": candidate.target}
-                load("probe", **call, rows=5)
-                found = load("run", **call, connections=CALIBRATED_CONNECTIONS, seconds=2.0, warm_seconds=1.0, rows=ROWS)
-                rates.append(found["requests_per_second"] or 0.0)
-                print(f"{server}, {candidate.label}: {rates[-1]:.0f} req/s", flush=True)
+            try:
+                with _started(candidate, directory, core) as running:
+                    call: Json = {"server": server, "payload": "json floats", "port": running.port, "target": candidate.target}
+                    load("probe", **call, rows=5)
+                    found = load("run", **call, connections=CALIBRATED_CONNECTIONS, seconds=2.0, warm_seconds=1.0, rows=ROWS)
+            except StartError as error:  # MLServer's parallel workers with its own newest uvloop
+                print(f"{server}, {candidate.label}: {error}", flush=True)
+                rates.append(0.0)
+                continue
+            rates.append(found["requests_per_second"] or 0.0)
+            print(f"{server}, {candidate.label}: {rates[-1]:.0f} req/s", flush=True)
         best = max(range(len(candidates)), key=rates.__getitem__)
         labels = [candidate.label for candidate in candidates]
         return {"candidates": labels, "requests_per_second": rates, "best": labels[best]}

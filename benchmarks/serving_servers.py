@@ -16,10 +16,14 @@ from typing import Any, Self
 from benchmarks.compare_process import ROOT, thread_environment
 from benchmarks.peers.served_model import MEMBERS_VARIABLE
 
-START_SECONDS = 90.0
+START_SECONDS = 45.0
 STOP_SECONDS = 10.0
 
 Json = dict[str, Any]
+
+
+class StartError(RuntimeError):
+    """A server did not start."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Server:
         """Returns when the port accepts connections, and where a model is loaded behind it, when it is.
 
         Raises:
-            SystemExit: It ended, or took too long.
+            StartError: It ended, or took too long.
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -112,7 +116,7 @@ class Server:
                 if self._is_ready():
                     return
             time.sleep(0.1)
-        raise SystemExit(f"{self.settings.server} did not start within {START_SECONDS:.0f} s: {self.log_tail()}")
+        raise StartError(f"{self.settings.server} did not start within {START_SECONDS:.0f} s: {self.log_tail()}")
 
     def _is_ready(self) -> bool:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=1)

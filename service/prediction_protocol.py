@@ -1,11 +1,13 @@
 """The HTTP protocol that takes the short way: a plain prediction is answered from here, and never becomes an ASGI task.
 
 uvicorn's protocol calls ``_start_asgi_task`` where it hands a request to the application. A request that is plain is held there until its
-body is whole, and either answered in one write or handed on after all.
+body is whole, and either answered in one write or handed on after all. A whole request whose head has come before, byte by byte, does not
+even go through the parser, unless it turns out not to be plain.
 """
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from starlette.types import Scope
 from uvicorn._types import ASGI3Application
@@ -20,12 +22,102 @@ from worker.settings import Settings
 _Held = tuple[RequestResponseCycle, PlainRequest]
 
 
+@dataclass(eq=False)
+class _Unparsed:
+    """Stands where uvicorn has the cycle of the request that is being answered, and is all that uvicorn wants of it."""
+
+    request: PlainRequest
+    keep_alive: bool = True
+    disconnected: bool = False
+    response_complete: bool = False
+
+    @property
+    def message_event(self) -> Self:
+        """Has ``set``: nobody waits for it."""
+        return self
+
+    def set(self) -> None:
+        """Does nothing."""
+
+
 class PredictionHttpProtocol(BoundedHttpProtocol):
     """``BoundedHttpProtocol`` with the short way. At most one request of a connection is on it."""
 
     _held: _Held | None = None
+    _unparsed: _Unparsed | None = None
+    _later: bytes = b""
+    _said: dict[str, Any] | None = None
+    _plain: PlainRequest | None = None
+    _has_begun: bool = False
+    _num_begun: int = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Answers a whole request with a known head; whatever else comes goes through the parser."""
+        if self._unparsed is not None:
+            self._later += data
+            self.flow.pause_reading()
+            return
+        short_way: ShortWay | None = self.app_state.get(SHORT_WAY)
+        is_at_head = self._is_between_requests or not self._has_begun
+        if is_at_head and short_way is not None and self._is_free() and (request := short_way.heads.request_of(data)) is not None:
+            self._answer_unparsed(short_way, request, data)
+            return
+        self._has_begun, self._plain, self._num_begun = True, None, 0
+        super().data_received(data)
+        is_one_request = is_at_head and self._num_begun == 1 and self._is_between_requests
+        if is_one_request and short_way is not None and self._plain is not None:
+            short_way.heads.note(data, self._plain)
+
+    def on_message_begin(self) -> None:
+        """Counts the requests that begin in what came."""
+        self._num_begun += 1
+        super().on_message_begin()
+
+    def _is_free(self) -> bool:
+        """Whether nothing is under way on the connection, and nothing about it is out of the ordinary."""
+        return (
+            self.cycle is not None
+            and self.cycle.response_complete
+            and not self.pipeline
+            and not self.flow.write_paused
+            and not self.config.access_log
+            and not self.transport.is_closing()
+        )
+
+    def _answer_unparsed(self, short_way: ShortWay, request: PlainRequest, data: bytes) -> None:
+        self._watch(None)
+        self._unset_keepalive_if_required()
+        self._unparsed = _Unparsed(request)
+        self.cycle = cast(RequestResponseCycle, self._unparsed)
+        short_way.answer(request, partial(self._told_unparsed, self._unparsed, data))
+
+    def _told_unparsed(self, unparsed: _Unparsed, data: bytes, answer: tuple[bytes, bytes] | None) -> None:
+        """Writes the answer, or lets the request come as if it were new; then goes on with what came behind it."""
+        unparsed.response_complete, self._unparsed = True, None
+        later, self._later = self._later, b""
+        if unparsed.disconnected or self.transport.is_closing():
+            return
+        if answer is None:
+            self._said = unparsed.request.scope["state"]
+            super().data_received(data)
+            self._said = None
+        else:
+            self._write(*answer, keep_alive=unparsed.keep_alive)
+            self.server_state.total_requests += 1
+            if not unparsed.keep_alive:
+                self.transport.close()
+                return
+            self._watch(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        if later:
+            self.flow.resume_reading()
+            self.data_received(later)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if self._said is not None:  # it has been on the short way
+            cycle.scope["state"].update(self._said)
+            self._said = None
+            super()._start_asgi_task(cycle, app)
+            return
         request = self._plain_request(cycle, app)
         if request is None:
             super()._start_asgi_task(cycle, app)
@@ -46,7 +138,9 @@ class PredictionHttpProtocol(BoundedHttpProtocol):
         short_way: ShortWay | None = self.app_state.get(SHORT_WAY)
         if short_way is None or app is not self.app or self.config.access_log or self.flow.write_paused:
             return None
-        return short_way.plain_request(cast(Scope, cycle.scope), self.loop)
+        request = short_way.plain_request(cast(Scope, cycle.scope), self.loop)
+        self._plain = request if cycle.keep_alive else None
+        return request
 
     def _predict(self, cycle: RequestResponseCycle, request: PlainRequest) -> None:
         request.body = bytes(cycle.body)

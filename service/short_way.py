@@ -22,6 +22,7 @@ from service.batcher import Outcome
 from service.dependencies import Services
 from service.ensembles import Members
 from service.errors import Problem
+from service.known_heads import KnownHeads
 from service.limits import MAX_HEADER_BYTES, MAX_URL_BYTES, request_id_of
 from service.metrics import BEGUN, OK, RequestCounts
 from service.origins import is_loopback, is_loopback_host
@@ -58,6 +59,9 @@ class ShortWay:
     Args:
         services: The application's.
         counts: Where its requests are counted, since the application does not see them.
+
+    Attributes:
+        heads: Of those that came before.
     """
 
     def __init__(self, services: Services, counts: RequestCounts) -> None:
@@ -65,6 +69,7 @@ class ShortWay:
         self._max_bytes = min(MAX_BYTES, services.settings.max_predict_bytes)
         self._serves_loopback = is_loopback(services.settings.host)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.heads = KnownHeads()
 
     def plain_request(self, scope: Scope, loop: asyncio.AbstractEventLoop) -> PlainRequest | None:
         """The request with this head, whose body is still to come; None where it has to go the long way."""
