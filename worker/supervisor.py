@@ -6,6 +6,7 @@ be repeated, and ends at the first sign that the job belongs to someone else. Th
 """
 
 import logging
+import math
 import signal
 import time
 from collections import deque
@@ -104,6 +105,7 @@ class _Supervision:
         self._exit: Exited | None = None
         self._kernel_kills = bench.kernel_kills()
         self._beat_at = _now()
+        self._look_for_others_at = math.inf
         self._draining_since: float | None = None
         self._away_since: float | None = None
         self._watchdog = Watchdog(bench.stall_seconds)
@@ -130,6 +132,7 @@ class _Supervision:
         if _now() - self._beat_at >= self._bench.beat_seconds:
             self._attempt.check_ours()
             self._beat_at = _now()
+        self._warm_for_others()
         requested = self._bench.store.requested_action(self._job_id)
         if requested == Action.CANCEL:  # even where what is owed cannot be paid
             self._obey(requested)
@@ -215,7 +218,17 @@ class _Supervision:
 
     def _report_first_step(self, phase: Phase) -> None:
         self._attempt.report_first_step(phase)
-        self._bench.trainers.warm()  # not earlier: importing torch would slow the first step down
+        self._look_for_others_at = _now()
+
+    def _warm_for_others(self) -> None:
+        """Has the next trainer ready where jobs wait; else it is warmed after this job, since it takes a core for some seconds.
+
+        Not before the first step, which it would slow down.
+        """
+        if _now() >= self._look_for_others_at:
+            self._look_for_others_at = _now() + self._bench.beat_seconds
+            if self._bench.store.num_queued() > 0:
+                self._bench.trainers.warm()
 
     def _pay(self) -> None:
         """Carries out what is owed, in order; what fails for want of a store stays owed."""

@@ -154,7 +154,7 @@ class WarmTrainers:
             self._spare = self._spawn()
 
     def take(self) -> TrainerProcess:
-        """Hands over the spare, or a cold trainer where there is none. ``warm`` starts the next one: call it once the job runs."""
+        """Hands over the spare, or a cold trainer where there is none. ``warm`` starts the next one."""
         with self._lock:
             spare, self._spare = self._spare, None
         if spare is not None and not spare.is_alive():

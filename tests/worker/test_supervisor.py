@@ -94,6 +94,21 @@ def test_a_job_is_trained_to_its_end(workshop: Workshop) -> None:
     assert len(artifacts.list_names(checkpoints_prefix(job_id))) == 2
 
 
+def test_the_next_trainer_is_warmed_after_a_job_that_is_alone_and_beside_one_that_is_waited_for(workshop: Workshop) -> None:
+    job_id = workshop.submit(ENDLESS)
+    run = workshop.start(job_id)
+    workshop.wait_for_training(job_id)
+    seen = workshop.record(job_id).progress.get("step", 0)
+    wait_until(lambda: workshop.record(job_id).progress.get("step", 0) > seen + 1000)  # some beats later
+    assert len(workshop.spawned) == 1
+    waiting = workshop.submit(tiny_config(cycles=2))
+    wait_until(lambda: len(workshop.spawned) == 2)
+    workshop.bench.store.request(job_id, Action.CANCEL)
+    assert run.result() == Outcome.FINISHED
+    assert workshop.supervise(waiting) == Outcome.FINISHED
+    assert len(workshop.spawned) == 3, "one for each job and a spare"
+
+
 def test_a_second_message_is_dropped(workshop: Workshop) -> None:
     job_id = workshop.submit(LONG)
     first = workshop.start(job_id)
