@@ -53,9 +53,9 @@ MAX_LR, BATCH_ROWS = 0.1, 128
 TIERS = {
     tier.name: tier
     for tier in (
-        Tier("A", "mlp", {"architecture": "mlp", "params": {"hidden": [256, 256]}}, 60_000, 5, 2),
-        Tier("B", "small_cnn", {"architecture": "small_cnn", "params": {"width": 16}}, 10_000, 5, 2),
-        Tier("C", "resnet", {"architecture": "resnet", "params": {"depth": 8, "width": 16}}, 10_000, 3, 1),
+        Tier("A", "mlp", {"architecture": "mlp", "params": {"hidden": [256, 256]}}, 30_000, 5, 2),
+        Tier("B", "small_cnn", {"architecture": "small_cnn", "params": {"width": 16}}, 6_000, 5, 2, 5_000),
+        Tier("C", "resnet", {"architecture": "resnet", "params": {"depth": 8, "width": 16}}, 6_000, 3, 1, 5_000),
     )
 }
 QUICK = {

@@ -116,15 +116,22 @@ def test_requests_go_on_while_one_that_was_killed_starts_again_and_no_count_goes
     assert answered > 0, "the other one has answered meanwhile"
 
 
+def counts_directory(pid: int) -> Path:
+    """Where a process counts its requests."""
+    environment = dict(entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in entry)
+    return Path(environment["PROMETHEUS_MULTIPROC_DIR"])
+
+
 def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
-    with Up(tmp_path / "data", "--api-processes", "2", environment={"TMPDIR": str(tmp_path)}) as up:
+    with Up(tmp_path / "data", "--api-processes", "2") as up:
         processes = descendants(up.process.pid)
         assert len(up.pids_of("api")) == 2
-        assert len(list(tmp_path.glob("snapcycle-api-*/histogram_*.db"))) == 2
+        counts = counts_directory(up.pid_of("api"))
+        assert len(list(counts.glob("histogram_*.db"))) == 2
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(30) == 0
         assert not any(map(is_alive, processes))
-        assert not list(tmp_path.glob("snapcycle-api-*"))
+        assert not counts.exists()
         assert "Traceback" not in up.log.read_text()
 
 

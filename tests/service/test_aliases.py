@@ -32,11 +32,11 @@ def test_an_alias_is_swapped_and_rolled_back(api: httpx2.Client, finished_job: s
     expected = Ensemble.load([trained.weights(0)]).predict(trained.x[:3]).numpy()
     np.testing.assert_allclose(probabilities(api.post("/v1/ensembles/prod/predict", json=body)), expected, atol=1e-6)
     assert api.put("/v1/aliases/prod", json={"ensemble_id": second["earlier"][0]["ensemble_id"]}).json()["ensemble_id"] == whole
-    assert [alias["name"] for alias in api.get("/v1/aliases").json()["data"]] == ["prod"]
+    assert "prod" in [alias["name"] for alias in api.get("/v1/aliases").json()["data"]]
     assert api.delete("/v1/aliases/prod").status_code == 204
     problem(api.get("/v1/aliases/prod"), 404, "not_found")
     problem(api.post("/v1/ensembles/prod/predict", json=body), 404, "not_found")
-    assert api.get("/v1/aliases").json()["data"] == []
+    assert "prod" not in [alias["name"] for alias in api.get("/v1/aliases").json()["data"]]
 
 
 @pytest.mark.parametrize("name", ["Prod", "-a", "a" * 65, "ens_01M84K9HDDAJZAD5F3E26JSCXC"])
