@@ -25,9 +25,9 @@ from clr.training import CycleEnd, train
 Json = dict[str, Any]
 
 CASES: tuple[Tier, ...] = (
-    TIERS["A"],
-    dataclasses.replace(TIERS["B"], rows=10_000),
-    dataclasses.replace(TIERS["C"], rows=5_000, cycles=3, epochs_per_cycle=2),
+    dataclasses.replace(TIERS["A"], rows=60_000),
+    dataclasses.replace(TIERS["B"], rows=10_000, test_rows=10_000),
+    dataclasses.replace(TIERS["C"], rows=5_000, cycles=3, epochs_per_cycle=2, test_rows=10_000),
 )
 SEEDS = 5
 MAX_POINTS = 0.2
