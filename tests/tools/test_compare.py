@@ -86,7 +86,7 @@ def test_campaign_does_not_mix_settings(tmp_path: Path) -> None:
 
 
 def test_throughput_leaves_the_first_epoch_out() -> None:
-    assert images_per_second({"epoch_ends": [10.0, 12.0, 14.0]}, TIERS["A"]) == 54_000 * 2 / 4.0
+    assert images_per_second({"epoch_ends": [10.0, 12.0, 14.0]}, TIERS["A"]) == 27_000 * 2 / 4.0
     assert images_per_second({"epoch_ends": [10.0]}, TIERS["A"]) is None
 
 
