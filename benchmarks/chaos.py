@@ -253,7 +253,7 @@ def campaign(directory: Path, arguments: argparse.Namespace, *, seed: int, num_j
         run.prepare()
         print(f"  the oracle is complete after {time.monotonic() - began:.0f} s", flush=True)
         started = time.monotonic()
-        with Killer(stack, spared_crashes=SPARED_CRASHES) as killer:
+        with Killer(stack, spared_crashes=SPARED_CRASHES, random_=random.Random(run.seed)) as killer:
             try:
                 run.disturb(killer, num_jobs=num_jobs, num_kills=arguments.kills, per_minute=arguments.per_minute)
                 chaos_seconds = time.monotonic() - started

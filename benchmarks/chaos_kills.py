@@ -102,11 +102,13 @@ class Killer:
     """Kills parts of a running stack and notes when each was back.
 
     A job that has crashed ``spared_crashes`` times in a row without progress is left alone until there is some: one that dies again and
-    again in its first seconds rightly fails as poison, and only those that were meant to shall.
+    again in its first seconds rightly fails as poison, and only those that were meant to shall. Which of several processes of a kind dies
+    is drawn from ``random_``.
     """
 
-    def __init__(self, stack: Stack, *, spared_crashes: int) -> None:
+    def __init__(self, stack: Stack, *, spared_crashes: int, random_: random.Random) -> None:
         self._stack = stack
+        self._random = random_
         self._spared_crashes = spared_crashes
         self._redis = connect(stack.settings)
         self._store = JobStore(self._redis)
@@ -163,7 +165,7 @@ class Killer:
                 pid = self._stack.server.pid if self._stack.server else None
                 return None if pid is None else (pid, None, self._serves)
             case "api":
-                pid = pid_of(random.choice(self._stack.api.children))
+                pid = pid_of(self._random.choice(self._stack.api.children))
                 return None if pid is None else (pid, None, self._serves)
             case "leader":
                 pid = self._leader_pid()
@@ -175,7 +177,7 @@ class Killer:
                 candidates = [(child, pid) for child in self._stack.workers if (pid := pid_of(child)) is not None]
                 if not candidates:
                     return None
-                child, pid = random.choice(candidates)
+                child, pid = self._random.choice(candidates)
                 job = self._job_at(pid)
                 if self._is_spared(job):
                     return None
@@ -184,7 +186,7 @@ class Killer:
                 running = [(pid, job) for pid, job in self._running() if trainers_of(pid) and not self._is_spared(job)]
                 if not running:
                     return None
-                pid, job = random.choice(running)
+                pid, job = self._random.choice(running)
                 trainers = trainers_of(pid)
                 return (trainers[0], job, self._goes_on(job)) if trainers else None
 

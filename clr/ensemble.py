@@ -142,8 +142,11 @@ class Ensemble:
         Raises:
             InputError: Rows of another shape, not numbers, or not finite.
         """
-        prediction = self.predict_with_uncertainty(inputs)
-        return prediction.probs_BC if isinstance(prediction, EnsemblePrediction) else prediction.value_B
+        rows = self.checked(inputs)
+        if self.task is Task.REGRESSION:
+            return combine_values(self._member_predictions(rows)).value_B
+        means = [mean_probabilities(self._batch_predictions(batch)) for batch in _batches(rows)]
+        return means[0] if len(means) == 1 else torch.cat(means)
 
     def member_probabilities(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Each member's probabilities (M, B, C), float32 on the CPU. Raises ``InputError`` as ``predict``."""
@@ -232,6 +235,16 @@ def _as_tensor(inputs: np.ndarray[Any, Any]) -> Tensor:
     elif inputs.dtype != np.uint8:
         inputs = inputs.astype(np.float32, copy=False)
     return torch.from_numpy(inputs if inputs.flags.carray else inputs.copy())
+
+
+def mean_probabilities(member_probs: Tensor | Iterable[Tensor]) -> Tensor:
+    """``combine_probabilities``' mean (B, C) bit for bit, without the time that the uncertainty takes."""
+    if isinstance(member_probs, Tensor) and member_probs.numel() <= STACKED_VALUES:
+        return member_probs.double().mean(0).float()
+    sum_BC, num_members = torch.zeros((), dtype=torch.float64), 0
+    for probs_BC in member_probs:
+        sum_BC, num_members = sum_BC + probs_BC.double(), num_members + 1
+    return (sum_BC / num_members).float()
 
 
 def combine_probabilities(member_probs: Tensor | Iterable[Tensor], *, with_members: bool = False) -> EnsemblePrediction:

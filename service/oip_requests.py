@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from service import media
 from service.errors import Problem, invalid, invalid_field
 from service.json_bodies import JsonBudget, decode_json
+from service.number_lists import number_array
 from service.oip import DATATYPES, INPUT, MEMBERS, Array, Json
 from service.validation import FieldError, pointer_to, shown, similar
 
@@ -78,7 +79,7 @@ def read_inference(body: bytes, headers: Headers, *, input_shape: tuple[int, ...
     all_binary = _parameter(request, (), "binary_data_output", bool) or False
     return InferenceRequest(
         id=request_id,
-        inputs=_input(request.get("inputs"), memoryview(body)[head_bytes:], input_shape),
+        inputs=_input(request.get("inputs"), body, head_bytes, input_shape),
         outputs=_outputs(request.get("outputs"), outputs, all_binary=all_binary),
     )
 
@@ -138,7 +139,7 @@ def _without_texts(document: Any) -> Any:
     return document
 
 
-def _input(tensors: Any, tail: memoryview, input_shape: tuple[int, ...]) -> Array:
+def _input(tensors: Any, body: bytes, head_bytes: int, input_shape: tuple[int, ...]) -> Array:
     if not isinstance(tensors, list) or len(tensors) != 1:
         found = f"{len(tensors)} tensors" if isinstance(tensors, list) else shown(tensors)
         raise _wrong(f"must be a list of one tensor, {INPUT!r}, got {found}", "inputs")
@@ -151,7 +152,7 @@ def _input(tensors: Any, tail: memoryview, input_shape: tuple[int, ...]) -> Arra
         raise _wrong(f"must be one of {', '.join(DATATYPES)}, got {shown(datatype)}", *path, "datatype")
     num_rows = _num_rows(tensor.get("shape"), input_shape, path)
     num_bytes = _parameter(tensor, path, "binary_data_size", int)
-    shape = (num_rows, *input_shape)
+    shape, tail = (num_rows, *input_shape), memoryview(body)[head_bytes:]
     if (num_bytes is None) is ("data" not in tensor):
         found = "neither" if num_bytes is None else "both"
         raise _wrong(f"needs exactly one of data and the parameter binary_data_size, got {found}", *path, hint="data for JSON")
@@ -159,7 +160,9 @@ def _input(tensors: Any, tail: memoryview, input_shape: tuple[int, ...]) -> Arra
         return _from_bytes(tail, num_bytes, datatype, shape)
     if tail:
         raise _wrong(f"{len(tail)} bytes follow the JSON object, but no tensor has the parameter binary_data_size", *path, "parameters")
-    return _from_json(tensor["data"], datatype, shape)
+    data = tensor["data"]
+    numbers = number_array(data, body[:head_bytes]) if isinstance(data, list) else None
+    return _from_json(data, numbers, datatype, shape)
 
 
 def _num_rows(shape: Any, input_shape: tuple[int, ...], path: Path) -> int:
@@ -186,10 +189,10 @@ def _from_bytes(tail: memoryview, num_bytes: int, datatype: str, shape: tuple[in
     return np.frombuffer(tail, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
-def _from_json(data: Any, datatype: str, shape: tuple[int, ...]) -> Array:
-    """The numbers of a list, which is flat or nested as the shape is."""
+def _from_json(data: Any, numbers: Array | None, datatype: str, shape: tuple[int, ...]) -> Array:
+    """The numbers of a list, which is flat or nested as the shape is; ``numbers`` where they are known to be nothing else."""
     try:
-        array = np.array(data) if isinstance(data, list) else None
+        array = np.array(data) if numbers is None and isinstance(data, list) else numbers
     except (ValueError, OverflowError, RecursionError):
         array = None  # ragged
     place: Path = ("inputs", 0, "data")
@@ -200,7 +203,7 @@ def _from_json(data: Any, datatype: str, shape: tuple[int, ...]) -> Array:
         raise _wrong(f"shape {list(shape)} takes {count} numbers, got the shape {list(array.shape)}", *place)
     dtype = DATATYPES[datatype].newbyteorder("=")
     kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
-    if count and (array.dtype.kind not in kinds or (dtype.kind != "b" and _has_booleans(data))):
+    if count and (array.dtype.kind not in kinds or (dtype.kind != "b" and numbers is None and _has_booleans(data))):
         expected = {"b": "true and false", "f": "numbers"}.get(dtype.kind, "whole numbers")
         raise _wrong(f"{datatype} takes {expected}, got others", *place)
     if count and dtype.kind in "iu" and not np.iinfo(dtype).min <= int(array.min()) <= int(array.max()) <= np.iinfo(dtype).max:

@@ -20,6 +20,7 @@ from service import media
 from service.errors import Problem, invalid_field
 from service.images import read_image
 from service.json_bodies import JsonBudget, decode_json
+from service.number_lists import number_array
 from service.validation import FieldError, shown, similar
 
 CONTENT_TYPES = (media.JSON, media.NPY, media.OCTETS, media.PNG, media.JPEG)
@@ -78,7 +79,8 @@ def _from_json(body: bytes, columns: Sequence[Any]) -> np.ndarray[Any, Any]:
     if "instances" in document:
         return _from_instances(decode_json(body, INPUTS)["instances"], columns)
     if _has_one_text(body):
-        return _from_lists(document["inputs"], has_texts=False)
+        array = number_array(document["inputs"], body) if isinstance(document["inputs"], list) else None
+        return array if array is not None else _from_lists(document["inputs"], has_texts=False)
     if body.count(b'"inputs"') != 1 or b"\\" in body:  # perhaps a repeated key, which orjson passes over
         document = decode_json(body, INPUTS)
     return _from_lists(document["inputs"], has_texts=True)

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clr.datasets import Dataset
-from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction, combine_probabilities, combine_values
+from clr.ensemble import (
+    Ensemble,
+    EnsemblePrediction,
+    RegressionPrediction,
+    combine_probabilities,
+    combine_values,
+    mean_probabilities,
+)
 from clr.errors import EnsembleError, InputError
 from clr.inference import BATCH_ROWS
 from clr.metrics import brier_score, classification_metrics, negative_log_likelihood, regression_metrics
@@ -107,6 +114,22 @@ def test_batches_give_what_all_rows_together_give(images: Dataset, snapshots: li
     torch.testing.assert_close(found.mutual_information_B, disagreement_B.clamp_min(0).float(), atol=1e-6, rtol=0)
     assert torch.equal(found.labels_B, members_MBC.mean(0).argmax(1))
     torch.testing.assert_close(found.agreement_B, (members_MBC.argmax(2) == found.labels_B).float().mean(0))
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 36, BATCH_ROWS + 1])
+def test_the_mean_alone_has_the_bits_of_the_mean_with_uncertainty(images: Dataset, snapshots: list[Snapshot], num_rows: int) -> None:
+    rows = images.inputs.repeat(1 + num_rows // len(images.inputs), 1, 1)[:num_rows]
+    ensemble = Ensemble(snapshots)
+    both = ensemble.predict_with_uncertainty(rows)
+    assert isinstance(both, EnsemblePrediction)
+    assert torch.equal(ensemble.predict(rows), both.probs_BC)
+
+
+@given(members)
+def test_the_mean_alone_is_the_same_stacked_or_one_by_one(drawn: tuple[Tensor, Tensor]) -> None:
+    probs_MBC, _ = drawn
+    assert torch.equal(mean_probabilities(probs_MBC), combine_probabilities(probs_MBC).probs_BC)
+    assert torch.equal(mean_probabilities(iter(probs_MBC)), combine_probabilities(iter(probs_MBC)).probs_BC)
 
 
 def test_members_probabilities_are_let_go_one_by_one() -> None:

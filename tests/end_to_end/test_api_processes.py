@@ -54,24 +54,27 @@ class Apis:
         return sum(each.value for each in samples if each.name == "snapcycle_requests_total" and each.labels["route"] == "/livez")
 
     def spread(self) -> dict[int, int]:
-        """How many of CONNECTIONS connections, on which /livez is asked once, each process has."""
+        """How many of CONNECTIONS connections, on which /livez is asked once, each process has; without one that ended meanwhile."""
         before = {pid: num_sockets(pid) for pid in self.pids()}
         opened = [http.client.HTTPConnection("127.0.0.1", self.port, timeout=30) for _ in range(CONNECTIONS)]
         try:
             for connection in opened:
                 connection.request("GET", "/livez")
                 connection.getresponse().read()
-            return {pid: num_sockets(pid) - count for pid, count in before.items()}
+            after = {pid: num_sockets(pid) for pid in self.pids()}
+            return {pid: count - before[pid] for pid, count in after.items() if pid in before}
         finally:
             for connection in opened:
                 connection.close()
 
 
 def num_sockets(pid: int) -> int:
+    """None for a process that has ended."""
     count = 0
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            count += str(descriptor.readlink()).startswith("socket:")
+    with suppress(FileNotFoundError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                count += str(descriptor.readlink()).startswith("socket:")
     return count
 
 
@@ -104,9 +107,8 @@ def test_requests_go_on_while_one_that_was_killed_starts_again_and_no_count_goes
     killed, other = apis.pids()
     os.kill(killed, signal.SIGKILL)
     answered = 0
-    while (
-        len(counts := apis.spread()) < 2 or min(counts.values()) == 0
-    ):  # who comes to the dead one waits for the next, and has an answer too
+    # Who comes to the dead one waits for the next, and has an answer too.
+    while len(counts := apis.spread()) < 2 or min(counts.values()) <= 0:
         answered += CONNECTIONS
         now = apis.num_alive()
         assert now >= counted

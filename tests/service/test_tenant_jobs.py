@@ -28,8 +28,9 @@ OWN = "default"
 
 @pytest.fixture(scope="module")
 def store(valkey: ValkeyServer) -> Iterator[JobStore]:
-    """The whole store, apart from what else is in the server."""
+    """The whole store, apart from what else is in the server, and without what an earlier setup left there."""
     with connect(valkey.url) as client:
+        client.flushall()
         yield complete_store(client, prefix=PREFIX)
 
 

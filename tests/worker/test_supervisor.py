@@ -43,6 +43,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Or
     """LONG, undisturbed."""
     directory = tmp_path_factory.mktemp("oracle")
     with connect(valkey.url) as client:
+        client.flushall()
         store, artifacts = complete_store(client, prefix="oracle:"), ArtifactStore.open(directory / "artifacts")
         trainers = WarmTrainers(partial(TrainerProcess.spawn, directory, device="cpu"))
         bench = Bench("oracle", store, artifacts, trainers, print, lambda: False, 30, 5, 3600, 15, 3)
