@@ -186,6 +186,7 @@ def torch_rates(build: Callable[[torch.optim.Optimizer], LRScheduler], max_lr: f
             scheduler.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "build"),
     [

@@ -124,6 +124,7 @@ def counts_directory(pid: int) -> Path:
     return Path(environment["PROMETHEUS_MULTIPROC_DIR"])
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
     with Up(tmp_path / "data", "--api-processes", "2") as up:
         processes = descendants(up.process.pid)

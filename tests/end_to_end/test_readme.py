@@ -35,6 +35,7 @@ def blocks(*languages: str) -> list[tuple[str, str]]:
     return [(language, code) for language, code in found if language in languages]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_every_block_of_shell_and_python_runs(up: Up, tmp_path: Path) -> None:
     script = ["set -eu"]
@@ -65,6 +66,7 @@ def test_every_block_of_shell_and_python_runs(up: Up, tmp_path: Path) -> None:
     assert float(accuracy[1]) > 85
 
 
+@pytest.mark.slow
 def test_the_walk_with_an_api_key(tmp_path: Path) -> None:
     """Its own service, for the first key closes the door for everyone. What the text says besides the block is asked around it."""
     (walk,) = (code for _, code in blocks("sh") if MAKES_A_KEY in code)
@@ -107,6 +109,7 @@ def test_every_file_that_is_named_exists() -> None:
     assert [target for target in linked if not (ROOT / target).exists()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FASHION_MNIST_DIR.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed")
 def test_the_example_with_curl_alone_runs_on_fashion_mnist(up: Up, tmp_path: Path) -> None:
     printed = run_script(f"TMPDIR={tmp_path} {ROOT}/examples/fashion_mnist.sh {up.url}", up, tmp_path)

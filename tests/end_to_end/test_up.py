@@ -62,6 +62,7 @@ def test_the_event_stream_has_every_event_once_and_in_order(client: Client) -> N
     assert events[-1]["type"] == "end"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["trainer", "worker", "valkey-server", "api"])
 def test_a_kill_in_the_middle_changes_no_snapshot(part: str, up: Up, client: Client, undisturbed: list[str]) -> None:
     job = submit(client)
@@ -92,6 +93,7 @@ def test_the_same_idempotency_key_twice_makes_one_job(client: Client) -> None:
     assert len(list(client.jobs.list())) == before + 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_leaves_no_process_and_the_job_goes_on_at_the_next_start(tmp_path: Path, undisturbed: list[str]) -> None:
     with Up(tmp_path / "data", environment=QUICK_RECOVERY) as first, Client(first.url) as client:
         job = submit(client)

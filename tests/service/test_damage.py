@@ -3,11 +3,14 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from benchmarks.damage import campaign
 
 CASES, SEED = 20, 9
 
 
+@pytest.mark.slow
 def test_damage_is_refused_or_harmless_and_never_a_wrong_prediction(tmp_path: Path) -> None:
     counts, wrong = asyncio.run(campaign(tmp_path, cases=CASES, seed=SEED))
     assert wrong == []

@@ -73,6 +73,7 @@ def is_up(api: httpx2.Client) -> bool:
     return api.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 @AWAY
 def test_redis_away_is_a_quick_503_and_what_was_acknowledged_stays(
     own_api: httpx2.Client, own_server: Server, own_valkey: ValkeyServer, trained: Trained, away: Any
@@ -169,6 +170,7 @@ def test_ensemble_that_was_used_answers_while_redis_is_away(
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_said_to_be_missing_while_a_wiped_redis_is_rebuilt(
     own_api: httpx2.Client, own_server: Server, own_valkey: ValkeyServer, trained: Trained
 ) -> None:

@@ -147,6 +147,7 @@ def test_a_trainer_that_stood_still_plans_anew_and_ends_whole_in_time(tmp_path: 
     assert max(lost) > 0.75 * STALL_SECONDS  # the plan after the stall has so much less time than its steps explain
 
 
+@pytest.mark.slow
 def test_a_drained_run_goes_on_with_the_time_that_is_left(tmp_path: Path, digits_path: Path) -> None:
     with warm_trainer(tmp_path) as trainer:
         first: list[Message] = []
@@ -171,6 +172,7 @@ def test_a_drained_run_goes_on_with_the_time_that_is_left(tmp_path: Path, digits
     assert 4.2 < before + after <= 6.0 + TOLERANCE_SECONDS
 
 
+@pytest.mark.slow
 def test_the_search_for_a_rate_is_part_of_the_budget(tmp_path: Path, digits_path: Path) -> None:
     with warm_trainer(tmp_path) as trainer:
         messages, seconds = run(trainer, config(12.0, {"max_lr": "auto", "cycles": 2}), digits_path)
@@ -212,6 +214,7 @@ def test_a_search_that_begins_again_after_a_drain_has_the_rest_of_the_time(tmp_p
     assert messages[-1].message.startswith("the range test for max_lr alone needs more than the budget of 10 minutes")
 
 
+@pytest.mark.slow
 def test_a_cycle_ends_where_it_did_when_the_trainer_is_killed_after_its_snapshot(tmp_path: Path, digits_path: Path) -> None:
     with warm_trainer(tmp_path) as trainer:
         first: list[Message] = []

@@ -31,6 +31,7 @@ def warnings(workshop: Workshop, job_id: str) -> list[str]:
     return [event.data["message"] for event in workshop.bench.store.events(job_id, limit=1000) if event.type == "warning"]
 
 
+@pytest.mark.slow
 def test_lost_snapshots_are_taken_again_to_the_same_bits(workshop: Workshop) -> None:
     undisturbed = workshop.submit(RUN)
     assert workshop.supervise(undisturbed) == Outcome.FINISHED

@@ -44,6 +44,7 @@ def assert_same_weights(found: list[dict[str, torch.Tensor]], expected: list[dic
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_wiped", [False, True], ids=["kept", "wiped"])
 def test_an_extended_job_is_the_one_that_had_the_cycles_from_the_start(workshop: Workshop, is_wiped: bool) -> None:
     store, artifacts = workshop.bench.store, workshop.bench.artifacts
@@ -77,6 +78,7 @@ def test_an_extended_job_is_the_one_that_had_the_cycles_from_the_start(workshop:
     assert (restored.status, restored.snapshot_count, restored.extensions) == (JobStatus.SUCCEEDED, 4, 1)
 
 
+@pytest.mark.slow
 def test_a_running_job_goes_on_after_its_planned_end(workshop: Workshop) -> None:
     whole = workshop.submit(tiny_config(cycles=4, epochs_per_cycle=10))
     assert workshop.supervise(whole) == Outcome.FINISHED

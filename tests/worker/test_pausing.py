@@ -33,6 +33,7 @@ def pause_in_the_middle(workshop: Workshop, job_id: str) -> "Future[Outcome]":
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_wiped", [False, True], ids=["kept", "wiped"])
 def test_a_paused_job_goes_on_with_the_same_bits(workshop: Workshop, is_wiped: bool) -> None:
     store = workshop.bench.store

@@ -170,6 +170,7 @@ def test_a_cancelled_test_ends_at_once(workshop: Workshop) -> None:
     assert workshop.record(job_id).status == JobStatus.CANCELLED
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_the_middle_costs_nothing(site: Site) -> None:
     slow = tiny_range_test(num_rates=1500, repeats=2)
     worker = site.start_worker()

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from clr.config import TrainingConfig
 from tests.worker.training_jobs import snapshot_sha256s, tiny_config, wait_until
 from tests.worker.workshops import Workshop
@@ -49,6 +51,7 @@ def test_the_rate_that_a_job_finds_stands_in_its_config_its_events_and_its_resul
     assert workshop.record(job_id).config["schedule"]["max_lr"] == found["max_lr"]
 
 
+@pytest.mark.slow
 def test_a_crash_after_the_search_repeats_no_search_and_changes_no_bit(workshop: Workshop) -> None:
     long = auto_rate(schedule={"type": "warm_restarts", "cycles": 2, "epochs_per_cycle": 150, "max_lr": "auto"})
     undisturbed, killed = workshop.submit(long), workshop.submit(long)
@@ -67,6 +70,7 @@ def test_a_crash_after_the_search_repeats_no_search_and_changes_no_bit(workshop:
     assert len(searches) == 1
 
 
+@pytest.mark.slow
 def test_a_drain_in_the_middle_of_the_run_keeps_the_rate(workshop: Workshop) -> None:
     long = auto_rate(schedule={"type": "warm_restarts", "cycles": 2, "epochs_per_cycle": 150, "max_lr": "auto"})
     job_id = workshop.submit(long)
@@ -106,6 +110,7 @@ def test_a_change_of_plan_is_told_once_and_listed_in_the_result(workshop: Worksh
     assert [change["step"] for change in plan] == sorted(change["step"] for change in plan)
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_job_that_goes_on_elsewhere_is_whole(workshop: Workshop) -> None:
     config = tiny_config(schedule={"type": "warm_restarts", "cycles": 2, "max_lr": 0.05}, budget={"minutes": 0.15})
     job_id = workshop.submit(config)

@@ -64,6 +64,7 @@ def test_an_idle_worker_hears_of_the_next_job_at_once(site: Site) -> None:
     assert time.monotonic() - began_at < 0.5  # not at the next timer of Celery's loop, one to ten seconds later
 
 
+@pytest.mark.slow
 def test_a_killed_worker_takes_its_trainers_along_and_another_one_finishes_the_job(site: Site, oracle: list[str]) -> None:
     worker = site.start_worker()
     job_id = site.submit(LONG)
