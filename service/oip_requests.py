@@ -161,7 +161,8 @@ def _input(tensors: Any, body: bytes, head_bytes: int, input_shape: tuple[int, .
     if tail:
         raise _wrong(f"{len(tail)} bytes follow the JSON object, but no tensor has the parameter binary_data_size", *path, "parameters")
     data = tensor["data"]
-    numbers = number_array(data, body[:head_bytes]) if isinstance(data, list) else None
+    takes_float32 = datatype != "FP16"  # which would be rounded twice
+    numbers = number_array(data, body[:head_bytes]) if isinstance(data, list) and takes_float32 else None
     return _from_json(data, numbers, datatype, shape)
 
 

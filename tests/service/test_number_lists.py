@@ -14,9 +14,9 @@ NUMBERS = st.one_of(
     st.integers(0, 255),
     st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.sampled_from([0, 0.0, -0.0, 255, 256, -1, 1e308, 5e-324]),
+    st.sampled_from([0, 0.0, -0.0, 255, 256, -1, 5e-324, 1 + 2**-24, 16777217.0]),
 )
-ODD = st.sampled_from([True, False, None, {}, [], [1], "1", 2**63, 2**64 - 1])
+ODD = st.sampled_from([True, False, None, {}, [], [1], "1", 2**63, 2**64 - 1, 1e300])
 
 
 def arrays_of(items: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
@@ -38,9 +38,16 @@ def test_the_values_are_those_of_numpy(lists: list[Any]) -> None:
     expected = np.array(lists)
     assert found is not None
     assert found.shape == expected.shape
-    assert found.dtype in (np.uint8, np.int64, np.float64)
-    assert (found.dtype.kind == "f") is (expected.dtype.kind == "f")
-    assert found.astype(expected.dtype).tobytes() == expected.tobytes()
+    assert found.dtype in (np.uint8, np.int64, np.float32)
+    assert same_values(found, expected)
+
+
+def same_values(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> bool:
+    """To the bit; fractions as float32."""
+    if expected.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+            return found.dtype == np.float32 and found.tobytes() == expected.astype(np.float32).tobytes()
+    return found.dtype.kind in "iu" and found.astype(expected.dtype).tobytes() == expected.tobytes()
 
 
 @given(arrays_of(st.one_of(NUMBERS, ODD)))
@@ -51,7 +58,7 @@ def test_whatever_is_no_array_of_numbers_is_none(lists: list[Any]) -> None:
         return
     expected = np.array(lists)
     assert expected.dtype.kind in "iuf"
-    assert found.astype(expected.dtype).tobytes() == expected.tobytes()
+    assert same_values(found, expected)
     assert found.shape == expected.shape
 
 
@@ -73,8 +80,8 @@ def test_depth_is_bounded() -> None:
     assert found.shape == (1,) * MAX_DEPTH
 
 
-def test_large_whole_numbers_beside_fractions_are_float64_as_of_numpy() -> None:
+def test_large_whole_numbers_beside_fractions_are_fractions_as_of_numpy() -> None:
     text = b"[18446744073709551615,0.5]"
     found = number_array(orjson.loads(text), text)
     assert found is not None
-    assert found.tolist() == np.array([18446744073709551615, 0.5]).tolist()
+    assert same_values(found, np.array([18446744073709551615, 0.5]))
