@@ -89,9 +89,9 @@ bench-load: $(VENV)/installed-dev  ## 10,000 queued jobs, 1,000 clients, three t
 	@PYTHONPATH=. $(BIN)/python benchmarks/load.py --json benchmarks/results/load.json $(ARGS)
 
 bench-dispatch: $(VENV)/installed-dev  ## from POST /v1/jobs to the first training step, 20 jobs
-	@$(BIN)/python benchmarks/dispatch.py $(if $(findstring --quick,$(ARGS)),--jobs 2,--json benchmarks/results/dispatch.json $(ARGS))
+	@$(BIN)/python benchmarks/dispatch.py $(if $(findstring --quick,$(ARGS)),--jobs 2,$(filter-out --fresh,$(ARGS)))
 
-bench: bench-train bench-forward bench-serving bench-dispatch  ## everything below against its peers; hours, goes on where it stopped; ARGS="--quick" two minutes
+bench: bench-train bench-forward bench-serving bench-dispatch  ## everything below against its peers; hours, goes on where it stopped; ARGS="--quick" two minutes, ARGS="--fresh" anew
 
 bench-train: $(VENV)/installed-dev $(PEERS)/installed fashion-mnist  ## training beside torchensemble, Lightning, fastai and bare loops; ARGS="--tiers A --minutes 6"
 	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/training_tiers.py $(ARGS)

@@ -4,6 +4,7 @@ A campaign is a list of turns. Each is written to the campaign's JSON file as so
 goes on where it stopped, and so that every published figure can be computed again from the raw ones.
 """
 
+import argparse
 import json
 import math
 import os
@@ -20,8 +21,10 @@ from typing import Any, Self
 Json = dict[str, Any]
 
 RESULTS = Path(__file__).parent / "results"
+"""The published figures and charts."""
+
 SCRATCH = Path(__file__).parents[1] / ".bench"
-"""Where the figures of quick runs go, which mean nothing."""
+"""The figures of this machine; not in the repository, so that who clones it measures for himself."""
 
 DRAWS = 10_000
 """Of the bootstrap."""
@@ -124,6 +127,47 @@ class Turn:
     begun_at: str
 
 
+def add_campaign_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every campaign has."""
+    parser.add_argument("--quick", action="store_true", help="a minute that shows that everything runs; its figures mean nothing")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier turns")
+    parser.add_argument("--publish", action="store_true", help="write the figures to benchmarks/results too, which README quotes")
+
+
+def campaign_paths(name: str, arguments: argparse.Namespace) -> "CampaignPaths":
+    """Where a campaign's turns, and at its end its figures and its chart, are written."""
+    own = SCRATCH / (f"{name}-quick" if arguments.quick else name)
+    return CampaignPaths(own, RESULTS / name if arguments.publish and not arguments.quick else None)
+
+
+@dataclass(frozen=True)
+class CampaignPaths:
+    """Without their ending.
+
+    Attributes:
+        own: This machine's.
+        published: None where nothing is to be published.
+    """
+
+    own: Path
+    published: Path | None
+
+    @property
+    def turns(self) -> Path:
+        """Of the turns so far."""
+        return self.own.with_suffix(".json")
+
+    @property
+    def charts(self) -> list[Path]:
+        """Of the chart."""
+        return [path.with_suffix(".svg") for path in (self.own, self.published) if path is not None]
+
+    def publish(self) -> None:
+        """Copies the figures to where they are published, if that was asked for."""
+        if self.published is not None:
+            self.published.with_suffix(".json").write_bytes(self.turns.read_bytes())
+
+
 class Campaign:
     """The turns so far, in memory and in a JSON file."""
 
@@ -171,7 +215,7 @@ class Campaign:
         return sum(turn.steal > MAX_STEAL for turn in self.turns)
 
     def write(self, summary: Json) -> None:
-        """Writes everything, with the published figures as ``summary``."""
+        """Writes everything, with the figures that sum it up as ``summary``."""
         document = {
             "benchmark": self._name,
             "machine": machine(),

@@ -7,6 +7,7 @@ All arms begin with the same rows of bytes and end with the mean probabilities, 
 import argparse
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.charts import Bar, Panel, draw, shown_spread, table
-from benchmarks.compare import RESULTS, SCRATCH, Campaign, interleaved, spread
+from benchmarks.compare import Campaign, add_campaign_options, campaign_paths, interleaved, spread
 from benchmarks.compare_process import OWN_PYTHON, PEERS_PYTHON, ArmProcess
 from benchmarks.training_tiers_data import TIERS
 
@@ -35,20 +36,19 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="rows of a call")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.25, help="of calls, each turn")
-    parser.add_argument("--quick", action="store_true", help="half a minute that shows that everything runs")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier turns")
-    parser.add_argument("--json", type=Path, default=RESULTS / "forward.json")
+    add_campaign_options(parser)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.repeats, arguments.threads, arguments.seconds = 2, [1], 0.02
-    path = SCRATCH / "forward.json" if arguments.quick else arguments.json
-    campaign = Campaign(path, "forward", {"members": 5, "seconds": arguments.seconds}, fresh=arguments.fresh or arguments.quick)
+    paths = campaign_paths("forward", arguments)
+    campaign = Campaign(paths.turns, "forward", {"members": 5, "seconds": arguments.seconds}, fresh=arguments.fresh or arguments.quick)
     for tier in arguments.tiers:
         for threads in arguments.threads:
             if any((f"{tier} {threads} {batch}", 0) not in {(t.case, t.repeat) for t in campaign.turns} for batch in arguments.batches):
                 run_case(campaign, tier, threads, arguments)
     campaign.write(summary(campaign))
-    show(campaign, None if arguments.quick else RESULTS / "forward.svg")
+    paths.publish()
+    show(campaign, paths.charts)
 
 
 def run_case(campaign: Campaign, tier: str, threads: int, arguments: argparse.Namespace) -> None:
@@ -92,7 +92,7 @@ def summary(campaign: Campaign) -> Json:
     return found
 
 
-def show(campaign: Campaign, chart: Path | None) -> None:
+def show(campaign: Campaign, charts: Sequence[Path]) -> None:
     """Prints one table for each network and number of threads; the chart shows rows per second with one thread."""
     figures, panels = summary(campaign), []
     for head in dict.fromkeys(case.rpartition(" ")[0] for case in figures):
@@ -109,7 +109,7 @@ def show(campaign: Campaign, chart: Path | None) -> None:
         if threads == "1":
             panels += [_panel(campaign, head, batch) for batch in batches]
     print(f"\n{campaign.noisy_turns()} of {len(campaign.turns)} turns had more than 5 % steal")
-    if chart is not None and panels:
+    for chart in charts if panels else ():
         draw(
             chart,
             "Prediction of five members, rows per second",

@@ -13,10 +13,9 @@ import json
 import statistics
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from benchmarks.compare import RESULTS, SCRATCH, Campaign, interleaved
+from benchmarks.compare import Campaign, add_campaign_options, campaign_paths, interleaved
 from benchmarks.training_tiers_data import QUICK, TIERS, Tier, dataset_of
 from clr.datasets import Dataset
 from clr.precision import MIN_PRODUCTS, cpu_has_bf16
@@ -38,17 +37,15 @@ def main() -> None:
     """Trains what is still missing, prints the comparison and writes it; fails if the rule takes bf16 for what doesn't pass."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiers", nargs="+", choices=[case.name for case in CASES], default=[case.name for case in CASES])
-    parser.add_argument("--quick", action="store_true", help="a minute that shows that everything runs; its figures mean nothing")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier turns")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no turn after this long")
-    parser.add_argument("--json", type=Path, default=RESULTS / "precision_gate.json")
+    add_campaign_options(parser)
     arguments = parser.parse_args()
     if not cpu_has_bf16():
         print("note: this processor has no bf16 units; the figures show its emulation")
     cases = {case.name: QUICK[case.name] if arguments.quick else case for case in CASES}
     settings = json.loads(json.dumps({name: vars(case) for name, case in cases.items()}))
-    path = SCRATCH / "precision_gate.json" if arguments.quick else arguments.json
-    campaign = Campaign(path, "precision", settings, fresh=arguments.fresh or arguments.quick)
+    paths = campaign_paths("precision_gate", arguments)
+    campaign = Campaign(paths.turns, "precision", settings, fresh=arguments.fresh or arguments.quick)
     deadline = time.monotonic() + 60 * arguments.minutes
     for name in arguments.tiers:
         dataset = dataset_of(cases[name])
@@ -58,6 +55,7 @@ def main() -> None:
             campaign.turn(name, precision, seed, partial(run, cases[name], dataset, seed, precision))
     verdicts = {name: verdict(campaign, case) for name, case in cases.items() if campaign.has(name, "bf16") and campaign.has(name, "fp32")}
     campaign.write(verdicts)
+    paths.publish()
     for name, found in verdicts.items():
         told = "passes" if found["passes"] else "doesn't pass" if found["pairs"] == SEEDS else "seeds are missing"
         print(f"tier {name} ({found['architecture']}), {found['pairs']} seeds: {told}")

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare import RESULTS, SCRATCH, Campaign, interleaved
+from benchmarks.compare import Campaign, add_campaign_options, campaign_paths, interleaved
 from benchmarks.compare_process import OWN_PYTHON, ArmError, ArmProcess
 from benchmarks.serving_own import own_service
 from benchmarks.serving_payloads import PAYLOADS
@@ -35,17 +35,15 @@ def main() -> None:
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 32, 128])
     parser.add_argument("--servers", nargs="+", choices=[OURS, *CANDIDATES], default=[OURS, *CANDIDATES])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.5, help="of load, each turn")
-    parser.add_argument("--quick", action="store_true", help="a minute that shows that everything runs")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier turns")
-    parser.add_argument("--json", type=Path, default=RESULTS / "serving.json")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of load, each turn")
+    add_campaign_options(parser)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.repeats, arguments.seconds, arguments.connections = 1, 0.5, [32]
-    path = SCRATCH / "serving.json" if arguments.quick else arguments.json
+    paths = campaign_paths("serving", arguments)
     server_core, load_core = _two_cores()
     settings: Json = {"members": 5, "network": "mlp 784-256-256-10", "seconds": arguments.seconds, "cores": [server_core, load_core]}
-    campaign = Campaign(path, "serving", settings, fresh=arguments.fresh or arguments.quick)
+    campaign = Campaign(paths.turns, "serving", settings, fresh=arguments.fresh or arguments.quick)
     with tempfile.TemporaryDirectory(prefix="snapcycle-serving-") as name, ExitStack() as stack:
         directory = Path(name)
         own = stack.enter_context(own_service(directory / "members", directory, server_core))
@@ -64,7 +62,8 @@ def main() -> None:
         measure(campaign, load, servers, targets, arguments)
         measure_forward(campaign, server_core, arguments.repeats, quick=arguments.quick)
     campaign.write(summary(campaign))
-    show(campaign, None if arguments.quick else RESULTS / "serving.svg")
+    paths.publish()
+    show(campaign, paths.charts)
 
 
 def measure(

@@ -1,5 +1,6 @@
 """What is published of serving: requests per second and latencies, and how near we are to the limit of a core."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ def _median(server: Json) -> float:
     return float(found["median"]) if found else 0.0
 
 
-def show(campaign: Campaign, chart: Path | None) -> None:
-    """Prints the tables; the chart shows requests per second at 32 connections."""
+def show(campaign: Campaign, charts: Sequence[Path]) -> None:
+    """Prints the tables; the charts show requests per second at 32 connections."""
     figures = summary(campaign)
     panels = []
     for turn in campaign.turns:
@@ -87,7 +88,7 @@ def show(campaign: Campaign, chart: Path | None) -> None:
             ]
             panels.append(Panel(case, tuple(bars)))
     print(f"\n{campaign.noisy_turns()} of {len(campaign.turns)} turns had more than 5 % steal")
-    if chart is not None and panels:
+    for chart in charts if panels else ():
         subtitle = "Five MLPs, one image a request, servers on one core, load on another; median and quartiles"
         draw(chart, "Predictions over HTTP, requests per second", subtitle, panels)
 

@@ -96,8 +96,8 @@ def _compared(turns: Mapping[str, Mapping[int, Turn]], arm: str, figure: Any, *,
     return vars(paired_ratio(*zip(*pairs, strict=True))) if pairs and arm != ours else None
 
 
-def show(campaign: Campaign, figures: Json, *, chart: Path | None) -> None:
-    """Prints the tables, and draws the chart where one is asked for."""
+def show(campaign: Campaign, figures: Json, *, charts: Sequence[Path]) -> None:
+    """Prints the tables and draws the charts."""
     panels = []
     for name, tier in figures.items():
         arms: Json = tier["arms"]
@@ -110,7 +110,7 @@ def show(campaign: Campaign, figures: Json, *, chart: Path | None) -> None:
             print(f"our whole job takes {_ratio(ratio)} times the {'time of clr.train' if other == OURS else other}")
         panels.append(_panel(name, arms, order))
     print(f"\n{campaign.noisy_turns()} of {len(campaign.turns)} turns had more than 5 % steal")
-    if chart is not None and panels:
+    for chart in charts if panels else ():
         draw(
             chart,
             "Training, images per second",

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare import RESULTS, SCRATCH, Campaign, interleaved
+from benchmarks.compare import Campaign, add_campaign_options, campaign_paths, interleaved
 from benchmarks.compare_process import OWN_PYTHON, PEERS_PYTHON, ArmProcess
 from benchmarks.training_report import show, summary
 from benchmarks.training_tiers_data import QUICK, TIERS, Tier, write_shared
@@ -63,16 +63,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiers", nargs="+", choices=sorted(TIERS), default=sorted(TIERS))
     parser.add_argument("--repeats", type=int, default=5, help="each with another seed")
-    parser.add_argument("--quick", action="store_true", help="a minute that shows that everything runs; its figures mean nothing")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier turns")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no turn after this long")
-    parser.add_argument("--json", type=Path, default=RESULTS / "training.json")
+    add_campaign_options(parser)
     arguments = parser.parse_args()
-    path = SCRATCH / "training.json" if arguments.quick else arguments.json
+    paths = campaign_paths("training", arguments)
     tiers = {name: (QUICK if arguments.quick else TIERS)[name] for name in TIERS}
     settings = {"tiers": {name: vars(tier) for name, tier in tiers.items()}, "cores": sorted(os.sched_getaffinity(0))}
     settings = json.loads(json.dumps(settings))
-    campaign = Campaign(path, "training", settings, fresh=arguments.fresh or arguments.quick)
+    campaign = Campaign(paths.turns, "training", settings, fresh=arguments.fresh or arguments.quick)
     deadline = time.monotonic() + 60 * arguments.minutes
     repeats = 1 if arguments.quick else arguments.repeats
     for names in (
@@ -84,7 +82,8 @@ def main() -> None:
                 run_tier(campaign, tiers[name], arms, repeats=repeats, deadline=deadline)
     figures = summary(campaign, tiers)
     campaign.write(figures)
-    show(campaign, figures, chart=None if arguments.quick else RESULTS / "training.svg")
+    paths.publish()
+    show(campaign, figures, charts=paths.charts)
 
 
 class Arms:
