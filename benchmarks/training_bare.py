@@ -77,4 +77,4 @@ def _evaluating_seconds(members: list[nn.Module]) -> float:
 def _copy(model: nn.Module, network: str) -> nn.Module:
     copy = build(network)
     copy.load_state_dict(model.state_dict())
-    return copy if network == "mlp" else copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # as above
+    return copy if network == "mlp" else copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as above

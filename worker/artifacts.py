@@ -13,8 +13,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, NotFoundError
@@ -48,6 +49,12 @@ SINGLE_PUT_BYTES = 2**28
 MAX_VERIFIED = 10_000
 """Files whose verification is remembered."""
 
+TIMES: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "2m", "timeout": "15m"}
+"""Of a remote store: a server that falls silent is given up after two minutes, while a large file may take its time."""
+
+RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}
+"""For hiccups; longer absences are met by those who call, which try again."""
+
 
 class ArtifactStore:
     """Objects in a directory (``root``) or, where that is None, in a remote store, whose files ``cache`` keeps locally."""
@@ -69,7 +76,9 @@ class ArtifactStore:
         """
         cache = FileCache(cache_dir or Path.home() / ".cache" / "snapcycle" / "artifacts")
         if "://" in str(location):
-            return cls(from_url(str(location)), root=None, cache=cache)
+            options: Any = TIMES | {"allow_http": os.environ.get("AWS_ALLOW_HTTP", "false").lower() in ("true", "1")}
+            store = from_url(str(location), client_options=options, retry_config=RETRIES)
+            return cls(store, root=None, cache=cache)
         root = Path(location).absolute()
         with translated_errors("store"):
             try:

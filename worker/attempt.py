@@ -171,9 +171,17 @@ class Attempt:
         """Whether the job has made nothing that would be kept."""
         return not self._snapshots and not self._output
 
+    def renew_lease(self) -> bool:
+        """Renews the lease; False where the job is no longer ours. Safe to call from another thread."""
+        return self._store.beat(self._job_id, self._epoch, self._lease_ms).ours
+
     def check_ours(self) -> None:
-        """Renews the lease."""
-        self._ensure(self._store.beat(self._job_id, self._epoch, self._lease_ms).ours)
+        """Renews the lease.
+
+        Raises:
+            FencedError: The job is no longer ours.
+        """
+        self._ensure(self.renew_lease())
 
     def report_first_step(self, phase: Phase) -> None:
         """Tells that the work has begun, and the resolved config."""
@@ -195,7 +203,7 @@ class Attempt:
         self.check_ours()
         self._rate = found.model_dump(mode="json", include={"max_lr", "epochs", "result"})
         self._config = found.config
-        self._artifacts.put_learning_rate(self._rate)
+        self._ensure(self._artifacts.put_learning_rate(self._rate))
         failpoint("rate.stored")
         event = ("learning_rate", self._rate)
         self._ensure(self._store.report(self._job_id, self._epoch, event=event, resolved_config=self._config))
@@ -222,7 +230,7 @@ class Attempt:
             ArtifactMissing, ArtifactDamaged: The data that it was trained on are not the uploaded ones any more.
         """
         self.check_dataset()
-        manifest = self._artifacts.put_snapshot(staged, directory, check_ours=self.check_ours)
+        manifest = self._artifacts.put_snapshot(staged, directory)
         self._snapshots = dict(sorted((self._snapshots | {staged.cycle: manifest}).items()))  # one in the middle may have been lost
         best = best_snapshot(self._snapshots.values())
         commit = self._store.commit_snapshot(self._job_id, self._epoch, staged.cycle, manifest, best)
@@ -254,6 +262,7 @@ class Attempt:
         """
         self.check_ours()
         record = self._store.get(self._job_id)
+        self._ensure(record is None or record.epoch == self._epoch)
         extensions = record.extensions if record is not None else self._extensions
         if status is JobStatus.SUCCEEDED and stop_reason is None and extensions > self._extensions:
             self._ensure(self._store.release(self._job_id, self._epoch, "extended"))

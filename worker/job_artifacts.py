@@ -5,7 +5,6 @@ repeated after an interruption.
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from worker.job_store import JobStore
 from worker.jobs import now_rfc3339
 from worker.protocol import CheckpointStaged, SnapshotStaged, StagedFile
 from worker.quarantine import set_aside
-from worker.stored_results import move_earlier_result
+from worker.stored_results import move_earlier_result, move_lost_failure
 from worker.stored_specs import stored_spec
 
 logger = logging.getLogger(__name__)
@@ -169,13 +168,12 @@ class JobArtifacts:
             self._artifacts.delete_prefix(old)
             failpoint("checkpoint.old_removed")
 
-    def put_snapshot(self, staged: SnapshotStaged, directory: Path, *, check_ours: Callable[[], None]) -> dict[str, Any]:
+    def put_snapshot(self, staged: SnapshotStaged, directory: Path) -> dict[str, Any]:
         """Stores a snapshot and returns its manifest; of two attempts' snapshots of one cycle the first that is complete stays.
 
         Args:
             staged: The snapshot in the trainer's directory.
             directory: That directory.
-            check_ours: Raises where the job is no longer ours; asked before what an earlier attempt left is replaced.
         """
         existing = self._snapshot(staged.cycle)
         if existing is not None:
@@ -183,13 +181,10 @@ class JobArtifacts:
         folder = records.snapshot_prefix(self._job_id, staged.cycle)
         files = {}
         for name, file in (("weights", staged.weights), ("outputs", staged.outputs)):
-            key = f"{folder}/{name}.safetensors"
             try:
-                files[name] = self._store(key, file, directory)
-            except AlreadyExists:  # without a manifest it is nobody's: an attempt on a device with other bits was interrupted here
-                check_ours()
-                self._artifacts.delete(key)
-                files[name] = self._store(key, file, directory)
+                files[name] = self._store(f"{folder}/{name}.safetensors", file, directory)
+            except AlreadyExists:  # by an attempt on a device with other bits; it stays, since that one's manifest may still come
+                files[name] = self._store(f"{folder}/{name}-{self._epoch:015d}.safetensors", file, directory)
             if name == "weights":
                 failpoint("snapshot.weights_stored")
         failpoint("snapshot.blobs_stored")
@@ -199,27 +194,35 @@ class JobArtifacts:
 
     def learning_rate(self) -> dict[str, Any] | None:
         """What the job's own range test has found; None where there was none, it isn't over, or it was damaged: then it is repeated."""
-        try:
-            return records.read_document(self._artifacts, records.learning_rate_key(self._job_id))
-        except ArtifactDamaged:
-            return None
+        found = self._document(records.learning_rate_key(self._job_id))
+        return None if found is None else records.without_claim(found)
 
-    def put_learning_rate(self, document: dict[str, Any]) -> None:
-        """Stores what the job's own range test has found.
+    def put_learning_rate(self, document: dict[str, Any]) -> bool:
+        """Stores what the job's own range test has found, in place of what an earlier attempt has left, on a device with other bits.
 
-        Call it while the job is ours: what an earlier attempt has left there meanwhile, on a device with other bits, is replaced.
+        Returns:
+            False where what stands there is a later claim's.
         """
         key = records.learning_rate_key(self._job_id)
+        document = document | {records.CLAIM: self._epoch}
         try:
             records.write_document(self._artifacts, key, document)
         except AlreadyExists:
+            existing = self._document(key) or {}
+            if existing.get(records.CLAIM, 0) > self._epoch:
+                return False
             self._artifacts.delete(key)
             records.write_document(self._artifacts, key, document)
+        return True
 
     def put_result(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Stores how the job ended and returns that; the first result stays, unless the job was extended since."""
+        """Stores how the job ended and returns that.
+
+        The first result stays, unless the job was extended since, or it is the failure of an attempt that lost the job before it was told.
+        """
         failpoint("result.before")
         move_earlier_result(self._artifacts, self._job_id, extensions=result.get("extensions", 0))
+        move_lost_failure(self._artifacts, self._job_id, epoch=self._epoch)
         stored = self._create_document(records.result_key(self._job_id), result)
         failpoint("result.stored")
         return stored
@@ -231,9 +234,13 @@ class JobArtifacts:
         return [f"{prefix}/{name}" for name in names]
 
     def _snapshot(self, cycle: int) -> dict[str, Any] | None:
+        return self._document(f"{records.snapshot_prefix(self._job_id, cycle)}/{records.MANIFEST}")
+
+    def _document(self, key: str) -> dict[str, Any] | None:
+        """A document; None where there is none, or it was damaged: it is set aside now, and what it says is made again."""
         try:
-            return records.read_document(self._artifacts, f"{records.snapshot_prefix(self._job_id, cycle)}/{records.MANIFEST}")
-        except ArtifactDamaged:  # it is set aside now, and the snapshot is taken again
+            return records.read_document(self._artifacts, key)
+        except ArtifactDamaged:
             return None
 
     def _store(self, key: str, file: StagedFile, directory: Path) -> dict[str, Any]:
@@ -247,13 +254,8 @@ class JobArtifacts:
         try:
             records.write_document(self._artifacts, key, document)
         except AlreadyExists:
-            try:
-                existing = records.read_document(self._artifacts, key)
-            except ArtifactDamaged:  # it is set aside now
-                existing = None
-            if existing is None:
-                return self._create_document(key, document)
-            return existing
+            existing = self._document(key)
+            return existing if existing is not None else self._create_document(key, document)
         return document
 
 

@@ -22,7 +22,7 @@ from worker.rebuild import rebuild, recheck, remove_half_deleted
 from worker.records import result_key, write_document
 from worker.results import result_of
 from worker.settings import Settings
-from worker.stored_results import has_result, move_earlier_result
+from worker.stored_results import has_result, move_earlier_result, move_lost_failure
 from worker.studies import advance_studies
 
 logger = logging.getLogger(__name__)
@@ -165,6 +165,8 @@ def _file_results(store: JobStore, artifacts: ArtifactStore) -> list[str]:
     for job_id in store.unfiled():
         try:
             record = store.get(job_id)
+            if record is not None and record.status.is_terminal:
+                move_lost_failure(artifacts, job_id, epoch=record.epoch)
             if record is not None and record.status.is_terminal and not has_result(artifacts, job_id, extensions=record.extensions):
                 move_earlier_result(artifacts, job_id, extensions=record.extensions)
                 with suppress(AlreadyExists):  # its supervisor was faster

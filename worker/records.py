@@ -3,7 +3,8 @@
 datasets/<dataset>/data.safetensors, manifest.json
 jobs/<job>/spec.json, learning_rate.json, result.json, deleted.json (while it is being deleted)
 jobs/<job>/attempts/<epoch of the claim>.json
-jobs/<job>/amendments/<number>.json, results/<extensions>.json (what an extended job had come to before)
+jobs/<job>/amendments/<number>.json, results/<extensions>.json (what an extended job had come to before),
+    results/claim-<epoch of the claim>.json (a failure that was stored after its attempt had lost the job)
 jobs/<job>/snapshots/<cycle>/weights.safetensors, outputs.safetensors, manifest.json
 jobs/<job>/checkpoints/<step>-<epoch of the claim>/checkpoint.safetensors, manifest.json
 ensembles/<ensemble>.json
@@ -58,6 +59,11 @@ def earlier_result_key(job_id: str, extensions: int) -> str:
     return f"jobs/{job_id}/results/{extensions}.json"
 
 
+def lost_result_key(job_id: str, epoch: int) -> str:
+    """The failure that an attempt stored after it had lost the job, by the epoch of its claim."""
+    return f"jobs/{job_id}/results/claim-{epoch:015d}.json"
+
+
 def amendments_prefix(job_id: str) -> str:
     """The folder of what was changed about a job since it was accepted: worker.amendments.Amendment, numbered from 1."""
     return f"jobs/{job_id}/amendments"
@@ -66,6 +72,15 @@ def amendments_prefix(job_id: str) -> str:
 def learning_rate_key(job_id: str) -> str:
     """The ``max_lr`` that a training job has found for itself, with its range test."""
     return f"jobs/{job_id}/learning_rate.json"
+
+
+CLAIM = "claim"
+"""In a learning rate's document: the epoch of the claim that found it."""
+
+
+def without_claim(document: dict[str, Any]) -> dict[str, Any]:
+    """What a learning rate's document says of the rate."""
+    return {name: value for name, value in document.items() if name != CLAIM}
 
 
 def snapshot_prefix(job_id: str, cycle: int) -> str:

@@ -13,7 +13,7 @@ from worker.job_specs import JobSpec
 from worker.jobs import ErrorCategory, JobStatus, now_rfc3339
 from worker.restoration import Past, StoredJob
 from worker.results import result_document
-from worker.stored_results import is_current
+from worker.stored_results import is_current, is_lost_failure
 from worker.stored_specs import stored_spec
 
 logger = logging.getLogger(__name__)
@@ -50,15 +50,23 @@ def read_job(artifacts: ArtifactStore, job_id: str, names: Iterable[str]) -> Sto
     result = _result(artifacts, spec, found, extensions=num_extensions(amendments)) if "result.json" in names else None
     found = _with_those_of(result, artifacts, job_id, found)
     checkpoints = sorted((int(match[2]), int(match[1])) for match in map(_CHECKPOINT.fullmatch, names) if match)
+    claims = sorted(int(match[1]) for match in map(_ATTEMPT.fullmatch, names) if match)
+    if result is not None and is_lost_failure(result, epoch=max([0, *claims, *(epoch for epoch, _ in checkpoints)])):
+        result = None
     return StoredJob(
         spec=spec,
         result=result if result is not None and is_current(result, extensions=num_extensions(amendments)) else None,
         amendments=amendments,
         manifests=found,
         checkpoint_step=max((step for _, step in checkpoints), default=0),
-        past=_past(artifacts, spec, result, names, checkpoints),
-        rate=_intact(artifacts, records.learning_rate_key(job_id)) if "learning_rate.json" in names else None,
+        past=_past(artifacts, spec, result, claims, checkpoints),
+        rate=_rate(artifacts, job_id) if "learning_rate.json" in names else None,
     )
+
+
+def _rate(artifacts: ArtifactStore, job_id: str) -> Json | None:
+    document = _intact(artifacts, records.learning_rate_key(job_id))
+    return None if document is None else records.without_claim(document)
 
 
 def _result(artifacts: ArtifactStore, spec: JobSpec, manifests: list[Json], *, extensions: int) -> Json | None:
@@ -98,9 +106,8 @@ def _with_those_of(result: Json | None, artifacts: ArtifactStore, job_id: str, f
     return [by_cycle[cycle] for cycle in sorted(by_cycle)]
 
 
-def _past(artifacts: ArtifactStore, spec: JobSpec, result: Json | None, names: set[str], checkpoints: list[tuple[int, int]]) -> Past:
-    """What is known of the attempts: from the result, else from the claims and the newest checkpoint."""
-    epochs = sorted(int(match[1]) for match in map(_ATTEMPT.fullmatch, names) if match)
+def _past(artifacts: ArtifactStore, spec: JobSpec, result: Json | None, epochs: list[int], checkpoints: list[tuple[int, int]]) -> Past:
+    """What is known of the attempts: from the result, else from the claims, by their epochs, and the newest checkpoint."""
     last_epoch = max([0, *epochs, *(epoch for epoch, _ in checkpoints)])
     record = (result or {}).get("record")
     if record is not None:

@@ -3,11 +3,13 @@
 A result counts the extensions that the job had had. One that counts fewer than there were is out of date: the job goes on.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from worker import records
-from worker.artifacts import ArtifactDamaged, ArtifactStore
+from worker.artifacts import AlreadyExists, ArtifactDamaged, ArtifactStore
 from worker.failpoints import failpoint
+from worker.jobs import JobStatus
 
 Json = dict[str, Any]
 
@@ -34,6 +36,24 @@ def move_earlier_result(artifacts: ArtifactStore, job_id: str, *, extensions: in
     failpoint("result.earlier_kept")
     artifacts.delete(records.result_key(job_id))
     failpoint("result.earlier_removed")
+
+
+def move_lost_failure(artifacts: ArtifactStore, job_id: str, *, epoch: int) -> None:
+    """Makes room for the result of the claim ``epoch`` where an earlier claim has stored a failure.
+
+    That one lost the job before it could tell anybody, and the job was claimed again; else there would be no later claim.
+    """
+    result = _read(artifacts, job_id)
+    if result is not None and is_lost_failure(result, epoch=epoch):
+        with suppress(AlreadyExists):
+            records.write_document(artifacts, records.lost_result_key(job_id, result["record"]["epoch"]), result)
+        artifacts.delete(records.result_key(job_id))
+
+
+def is_lost_failure(result: Json, *, epoch: int) -> bool:
+    """Whether a result is the failure of an earlier claim than ``epoch``."""
+    record = result.get("record")
+    return result["status"] == JobStatus.FAILED and record is not None and bool(record["epoch"] < epoch)
 
 
 def _read(artifacts: ArtifactStore, job_id: str) -> Json | None:

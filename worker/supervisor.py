@@ -2,13 +2,13 @@
 
 A supervisor is one loop whose turns are short. Each turn takes what the trainer said and carries out, in order, what is owed to the
 stores. Where one of them is away, the turn ends there and the next one tries again, while the training goes on. Everything owed can
-be repeated, and ends at the first sign that the job belongs to someone else. This module doesn't import torch.
+be repeated, and ends at the first sign that the job belongs to someone else. A store may take minutes for a file, so the lease is renewed
+beside the turns. This module doesn't import torch.
 """
 
 import logging
 import math
 import signal
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +20,7 @@ from worker.artifacts import ArtifactDamaged, ArtifactMissing, ArtifactUnavailab
 from worker.attempt import Attempt, FencedError
 from worker.bench import Bench, Outcome
 from worker.failpoints import failpoint
+from worker.heartbeat import Heartbeat, now
 from worker.job_artifacts import JobArtifacts, StagedFileDamaged
 from worker.job_store import Claim, StoreUnavailable
 from worker.jobs import Action, ErrorCategory, JobStatus, Phase
@@ -76,7 +77,9 @@ def supervise(job_id: str, bench: Bench) -> Outcome:
     mailbox: Mailbox = SimpleQueue()
     reader = read_trainer(trainer, mailbox)
     try:
-        outcome = _Supervision(bench, job_id, attempt, trainer, mailbox).to_end()
+        supervision = _Supervision(bench, job_id, attempt, trainer, mailbox)
+        with supervision.heartbeat:
+            outcome = supervision.to_end()
     except Exception:
         logger.exception("job %s: its supervisor failed", job_id)
         attempt.lose("the supervisor failed", max_crashes=bench.max_crashes)
@@ -91,7 +94,11 @@ def supervise(job_id: str, bench: Bench) -> Outcome:
 
 
 class _Supervision:
-    """One attempt with its trainer."""
+    """One attempt with its trainer.
+
+    Attributes:
+        heartbeat: Renews the lease while it is entered.
+    """
 
     def __init__(self, bench: Bench, job_id: str, attempt: Attempt, trainer: TrainerProcess, mailbox: Mailbox) -> None:
         self._bench = bench
@@ -99,12 +106,12 @@ class _Supervision:
         self._attempt = attempt
         self._trainer = trainer
         self._mailbox = mailbox
+        self.heartbeat = Heartbeat(attempt.renew_lease, seconds=bench.beat_seconds)
         self._owed: deque[Callable[[], None]] = deque([attempt.read_clock, self._hand_over, attempt.recall])
         self._requested: Action | None = None
         self._last_word: Finished | Failed | None = None
         self._exit: Exited | None = None
         self._kernel_kills = bench.kernel_kills()
-        self._beat_at = _now()
         self._look_for_others_at = math.inf
         self._draining_since: float | None = None
         self._away_since: float | None = None
@@ -129,9 +136,9 @@ class _Supervision:
         """Does all that is due; returns the outcome at the end."""
         self._drain_if_asked()
         self._end_overtime()
-        if _now() - self._beat_at >= self._bench.beat_seconds:
-            self._attempt.check_ours()
-            self._beat_at = _now()
+        self.heartbeat.note_turn()
+        if self.heartbeat.is_fenced:
+            raise FencedError(f"{self._job_id} belongs to a later claim, or to none")
         self._warm_for_others()
         requested = self._bench.store.requested_action(self._job_id)
         if requested == Action.CANCEL:  # even where what is owed cannot be paid
@@ -143,12 +150,12 @@ class _Supervision:
 
     def _wait_out(self, error: Exception) -> Outcome | None:
         """Takes a store's absence; None while there is time left."""
-        now = _now()
+        moment = now()
         if self._away_since is None:
-            self._away_since = now
+            self._away_since = moment
             logger.warning("job %s: a store is away, commits wait: %s", self._job_id, error)
-        is_over = now - self._away_since > GIVE_UP_SECONDS
-        is_late = self._draining_since is not None and now - self._draining_since > self._bench.drain_seconds
+        is_over = moment - self._away_since > GIVE_UP_SECONDS
+        is_late = self._draining_since is not None and moment - self._draining_since > self._bench.drain_seconds
         return Outcome.ABANDONED if is_over or is_late else None
 
     def _take_messages(self) -> None:
@@ -218,15 +225,15 @@ class _Supervision:
 
     def _report_first_step(self, phase: Phase) -> None:
         self._attempt.report_first_step(phase)
-        self._look_for_others_at = _now()
+        self._look_for_others_at = now()
 
     def _warm_for_others(self) -> None:
         """Has the next trainer ready where jobs wait; else it is warmed after this job, since it takes a core for some seconds.
 
         Not before the first step, which it would slow down.
         """
-        if _now() >= self._look_for_others_at:
-            self._look_for_others_at = _now() + self._bench.beat_seconds
+        if now() >= self._look_for_others_at:
+            self._look_for_others_at = now() + self._bench.beat_seconds
             if self._bench.store.num_queued() > 0:
                 self._bench.trainers.warm()
 
@@ -259,13 +266,13 @@ class _Supervision:
         """Once the worker is asked to stop, or the job to pause, so is the trainer; one that doesn't within its time is killed."""
         if self._bench.is_draining():
             self._start_drain()
-        if self._draining_since is not None and _now() - self._draining_since > self._bench.drain_seconds:
+        if self._draining_since is not None and now() - self._draining_since > self._bench.drain_seconds:
             self._trainer.kill()
 
     def _start_drain(self) -> None:
         """Has the trainer checkpoint and leave."""
         if self._draining_since is None:
-            self._draining_since = _now()
+            self._draining_since = now()
             self._trainer.drain()
 
     def _obey(self, action: Action | None) -> None:
@@ -334,8 +341,3 @@ class _Supervision:
                 return Outcome.FENCED
             case _:
                 assert_never(lost)
-
-
-def _now() -> float:
-    """Seconds on a clock that goes on while the machine sleeps, as the lease does."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

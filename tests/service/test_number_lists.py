@@ -16,7 +16,7 @@ NUMBERS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from([0, 0.0, -0.0, 255, 256, -1, 5e-324, 1 + 2**-24, 16777217.0]),
 )
-ODD = st.sampled_from([True, False, None, {}, [], [1], "1", 2**63, 2**64 - 1, 1e300])
+ODD: st.SearchStrategy[Any] = st.sampled_from([True, False, None, {}, [], [1], "1", 2**63, 2**64 - 1, 1e300])
 
 
 def arrays_of(items: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:

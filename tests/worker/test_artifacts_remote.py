@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,6 +115,18 @@ def test_a_download_is_verified_and_kept(store: ArtifactStore, tmp_path: Path) -
         with pytest.raises(ArtifactDamaged, match="a/b has"):
             store.local_path("a/b", wanted, size)
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [digest]
+
+
+def test_a_server_that_falls_silent_is_given_up(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(module.TIMES, "read_timeout", "500ms")
+    monkeypatch.setitem(module.RETRIES, "max_retries", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        store = ArtifactStore.open(f"s3://{bucket}", cache_dir=tmp_path / "cache")
+        began = time.monotonic()
+        with pytest.raises(ArtifactUnavailable, match="the artifact store failed at a"):
+            store.read("a")
+        assert time.monotonic() - began < 10
 
 
 def test_a_bucket_that_is_away_is_unavailable(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,21 +8,9 @@ import pytest
 from worker.artifacts import ArtifactDamaged, ArtifactStore
 from worker.job_artifacts import JobArtifacts
 from worker.protocol import CheckpointStaged, SnapshotStaged, StagedFile
-from worker.records import checkpoints_prefix, snapshot_prefix
+from worker.records import checkpoints_prefix, lost_result_key, read_document, result_key, snapshot_prefix
 
 JOB_ID = "job_01ARZ3NDEKTSV4RRFFQ69G5FAV"
-
-
-class NotOursError(Exception):
-    pass
-
-
-def ours() -> None:
-    """The job is ours."""
-
-
-def not_ours() -> None:
-    raise NotOursError
 
 
 def staged_file(directory: Path, name: str, content: bytes) -> StagedFile:
@@ -59,7 +47,7 @@ def attempt(artifacts: ArtifactStore) -> JobArtifacts:
 
 
 def test_a_snapshot_gets_the_public_manifest(attempt: JobArtifacts, artifacts: ArtifactStore, tmp_path: Path) -> None:
-    manifest = attempt.put_snapshot(snapshot(tmp_path, b"weights", cycle=2), tmp_path, check_ours=not_ours)
+    manifest = attempt.put_snapshot(snapshot(tmp_path, b"weights", cycle=2), tmp_path)
     sha256 = hashlib.sha256(b"weights").hexdigest()
     assert (manifest["object"], manifest["id"], manifest["job_id"]) == ("snapshot", "snap_01ARZ3NDEKTSV4RRFFQ69G5FAV_2", JOB_ID)
     assert (manifest["sha256"], manifest["size_bytes"], manifest["format"]) == (sha256, 7, "safetensors")
@@ -70,29 +58,46 @@ def test_a_snapshot_gets_the_public_manifest(attempt: JobArtifacts, artifacts: A
 
 
 def test_of_two_complete_snapshots_of_a_cycle_the_first_stays(attempt: JobArtifacts, artifacts: ArtifactStore, tmp_path: Path) -> None:
-    first = attempt.put_snapshot(snapshot(tmp_path, b"first"), tmp_path, check_ours=ours)
-    assert JobArtifacts(artifacts, JOB_ID, 6).put_snapshot(snapshot(tmp_path, b"other"), tmp_path, check_ours=ours) == first
+    first = attempt.put_snapshot(snapshot(tmp_path, b"first"), tmp_path)
+    assert JobArtifacts(artifacts, JOB_ID, 6).put_snapshot(snapshot(tmp_path, b"other"), tmp_path) == first
     assert artifacts.read(first["files"]["weights"]["key"]) == b"first"
 
 
-def test_weights_without_a_manifest_are_replaced_by_whoever_holds_the_job(
+def test_weights_without_a_manifest_stay_beside_those_of_a_later_attempt(
     attempt: JobArtifacts, artifacts: ArtifactStore, tmp_path: Path
 ) -> None:
     key = f"{snapshot_prefix(JOB_ID, 0)}/weights.safetensors"
     artifacts.create(key, b"of an interrupted attempt")
-    with pytest.raises(NotOursError):
-        attempt.put_snapshot(snapshot(tmp_path, b"mine"), tmp_path, check_ours=not_ours)
-    assert artifacts.read(key) == b"of an interrupted attempt"
-    assert attempt.snapshots() == {}
-    attempt.put_snapshot(snapshot(tmp_path, b"mine"), tmp_path, check_ours=ours)
-    assert artifacts.read(key) == b"mine"
+    manifest = attempt.put_snapshot(snapshot(tmp_path, b"mine"), tmp_path)
+    assert artifacts.read(key) == b"of an interrupted attempt", "its manifest may still come"
+    assert manifest["files"]["weights"]["key"] == f"{snapshot_prefix(JOB_ID, 0)}/weights-000000000000005.safetensors"
+    assert artifacts.read(manifest["files"]["weights"]["key"]) == b"mine"
+    assert attempt.snapshots() == {0: manifest}
+
+
+def test_a_learning_rate_is_replaced_by_later_claims_alone(attempt: JobArtifacts, artifacts: ArtifactStore) -> None:
+    assert attempt.put_learning_rate({"max_lr": 0.1})
+    later = JobArtifacts(artifacts, JOB_ID, 6)
+    assert later.put_learning_rate({"max_lr": 0.2})
+    assert not attempt.put_learning_rate({"max_lr": 0.3})
+    assert later.learning_rate() == {"max_lr": 0.2}
+
+
+def test_a_failure_of_an_attempt_that_had_lost_the_job_gives_way(attempt: JobArtifacts, artifacts: ArtifactStore) -> None:
+    failure = {"status": "failed", "record": {"epoch": 5}}
+    success = {"status": "succeeded", "record": {"epoch": 6}}
+    assert attempt.put_result(failure) == failure
+    assert JobArtifacts(artifacts, JOB_ID, 6).put_result(success) == success
+    assert read_document(artifacts, result_key(JOB_ID)) == success
+    assert read_document(artifacts, lost_result_key(JOB_ID, 5)) == failure
+    assert attempt.put_result(failure) == success, "the one that woke up late changes nothing"
 
 
 def test_a_staged_file_that_changed_is_not_committed(attempt: JobArtifacts, tmp_path: Path) -> None:
     staged = snapshot(tmp_path, b"weights")
     (tmp_path / "weights").write_bytes(b"flipped")
     with pytest.raises(ArtifactDamaged, match="the trainer wrote"):
-        attempt.put_snapshot(staged, tmp_path, check_ours=ours)
+        attempt.put_snapshot(staged, tmp_path)
     assert attempt.snapshots() == {}
 
 

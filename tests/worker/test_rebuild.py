@@ -216,6 +216,19 @@ def test_a_job_whose_result_is_damaged_has_failed_and_is_not_run_again(place: Pl
     assert record.error["category"] == "data"
 
 
+def test_a_failure_that_an_attempt_stored_after_it_had_lost_the_job_ends_nothing(place: Place, jobs: dict[str, str]) -> None:
+    running = jobs["running"]
+    epoch = place.epochs[running]
+    claim = {"epoch": epoch, "attempt": 1, "owner": "worker-1", "at": now_rfc3339(), "started_at": now_rfc3339()}
+    write_document(place.artifacts, attempt_key(running, epoch), claim)
+    record: dict[str, Any] = {"attempt": 1, "epoch": epoch - 1, "started_at": None, "training_started_at": None, "transitions": []}
+    failure: dict[str, Any] = {"status": "failed", "error": None, "stop_reason": None, "manifests": [], "record": record}
+    write_document(place.artifacts, result_key(running), failure)
+    place.wipe()
+    place.rebuild()
+    assert record_of(place.store, running).status == JobStatus.QUEUED
+
+
 def test_lists_counts_datasets_and_keys_come_back(place: Place, jobs: dict[str, str]) -> None:
     keyed = place.queued(key="k1")
     before = [record.id for record in place.store.list(limit=100).records]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clr.datasets import save_dataset
-from tests.worker.test_job_artifacts import checkpoint, ours, snapshot
+from tests.worker.test_job_artifacts import checkpoint, snapshot
 from tests.worker.training_jobs import tiny_dataset
 from worker import quarantine, records
 from worker.artifacts import ArtifactDamaged, ArtifactStore
@@ -27,7 +27,7 @@ def job_id(artifacts: ArtifactStore, new_spec: Callable[[], JobSpec], tmp_path: 
     put_dataset(artifacts, spec.dataset_id, path, {"name": "tiny"})
     write_document(artifacts, spec_key(spec.id), spec.model_dump(mode="json"))
     attempt = JobArtifacts(artifacts, spec.id, 5)
-    attempt.put_snapshot(snapshot(tmp_path, b"weights"), tmp_path, check_ours=ours)
+    attempt.put_snapshot(snapshot(tmp_path, b"weights"), tmp_path)
     attempt.put_checkpoint(checkpoint(tmp_path, 8), tmp_path)
     return spec.id
 

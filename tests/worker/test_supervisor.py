@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -15,6 +17,7 @@ from tests.job_stores import complete_store
 from tests.worker.training_jobs import record_of, snapshot_sha256s, status_of, submit, tiny_config, wait_until
 from tests.worker.workshops import Workshop
 from worker.artifacts import ArtifactStore, ArtifactUnavailable
+from worker.job_store import Claim
 from worker.jobs import Action, JobStatus
 from worker.rebuild import rebuild
 from worker.reconciler import reconcile_once
@@ -319,3 +322,36 @@ def test_a_job_that_the_kernel_kills_for_its_memory_gets_one_more_try(workshop: 
     assert (record.status, record.error["category"]) == (JobStatus.FAILED, "out_of_memory")
     assert "smaller network" in record.error["suggestion"]
     assert [transition["to"] for transition in record.transitions] == ["queued", "running", "queued", "running", "failed"]
+
+
+class SlowArtifactStore:
+    """An artifact store each of whose calls takes a while, as a remote one may."""
+
+    def __init__(self, artifacts: ArtifactStore, *, seconds: float) -> None:
+        self._artifacts, self._seconds = artifacts, seconds
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._artifacts, name)
+
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            time.sleep(self._seconds)
+            return call(*args, **kwargs)
+
+        return slow
+
+
+def test_an_artifact_store_that_takes_longer_than_the_lease_costs_no_attempt(workshop: Workshop) -> None:
+    job_id = workshop.submit(tiny_config(cycles=1))
+    slow = SlowArtifactStore(workshop.bench.artifacts, seconds=0.7)
+    outcome = workshop.start(job_id, artifacts=slow, lease_seconds=0.5, beat_seconds=0.1)
+    refused = 0
+    wait_until(lambda: workshop.record(job_id).status == JobStatus.RUNNING)
+    while not outcome.done():
+        claim = workshop.bench.store.claim(job_id, "another worker", 60_000, 3)
+        assert not isinstance(claim, Claim)
+        refused += 1
+        time.sleep(0.05)
+    assert outcome.result() == Outcome.FINISHED
+    assert refused > 20
+    record = workshop.record(job_id)
+    assert (record.status, record.attempt, record.crashes) == (JobStatus.SUCCEEDED, 1, 0)
