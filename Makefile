@@ -9,7 +9,7 @@ PEERS_PIP := $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-ch
 PYTEST := GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term -q
 
 .DEFAULT_GOAL := help
-.PHONY: precision-table bench-precision bench bench-train bench-forward bench-serving bench-rebuild damage model fuzz help demo test test-all check format study figures bench-dispatch chaos faults bench-range-test bench-auto-cycles fashion-mnist chromium clean peers
+.PHONY: readme-figures precision-table bench-precision bench bench-train bench-forward bench-serving bench-rebuild damage model fuzz help demo test test-all check format study figures bench-dispatch chaos faults bench-range-test bench-auto-cycles fashion-mnist chromium clean peers
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,6 +119,9 @@ $(PEERS)/installed: $(VENV)/created benchmarks/peers/requirements.txt benchmarks
 peers: $(VENV)/installed-dev $(PEERS)/installed  ## our formulas beside torch, timm, fastai and others, about two minutes; writes docs/comparison.md
 	@SNAPCYCLE_PEER_ROWS=$(PEERS)/rows.json GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -q tests/peers --ignore tests/peers/test_table.py
 	@$(BIN)/python benchmarks/peers/write_table.py $(PEERS)/rows.json
+
+readme-figures: $(VENV)/installed-dev  ## README's figures, made of benchmarks/results
+	@PYTHONPATH=. $(BIN)/python benchmarks/readme_figures.py
 
 figures: $(VENV)/installed-dev fashion-mnist  ## the paper's four figures for a real run, with and without restarts, to docs/figures (needs chromium)
 	@PYTHONPATH=. GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/paper_figures.py
