@@ -73,6 +73,11 @@ class ApiKey:
             return f"expired at {self.expires_at}"
         return None
 
+    @property
+    def ended_at(self) -> str:
+        """When it was revoked, else when it expires; empty: never."""
+        return self.revoked_at or self.expires_at or ""
+
     def why_unusable_now(self) -> str | None:
         """As ``why_unusable``, at this moment."""
         return self.why_unusable(datetime.now(UTC))
@@ -243,6 +248,11 @@ class KeyStore:
             write_document(self._artifacts, f"{FOLDER}/{key_id}{REVOCATIONS[1]}", vars(revoked))
         self._artifacts.delete(f"{FOLDER}/{key_id}.json")  # what is not there comes to life by no other loss
         return revoked
+
+    def forget(self, key_id: str) -> None:
+        """Removes all that is kept of a key: first what could open something."""
+        for end in (".json", *REVOCATIONS):
+            self._artifacts.delete(f"{FOLDER}/{key_id}{end}")
 
     def _bury(self, key: ApiKey) -> bool:
         """Completes a revocation; False where the store lacks the room, and is to be asked again the next time."""

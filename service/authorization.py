@@ -131,6 +131,12 @@ class Door:
             )
         return principal, rate_headers
 
+    def still_admits(self, principal: Principal) -> bool:
+        """Whether who was admitted would be again, as the keys are known now; costs no access to the store and no token of a rate limit."""
+        if principal.key_id is None:
+            return not self.asks_for_keys
+        return self.ring.is_current and self.ring.is_usable(principal.key_id)
+
     def _authenticated(self, headers: Headers) -> Principal:
         presented = _presented_keys(headers)
         if len(presented) != 1:

@@ -9,18 +9,22 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from service.allowances import Allowance
 from service.api_keys import KeyStore
 from service.authorization import Door, PrincipalDep
 from service.dataset_cache import DatasetCache
 from service.ensembles import EnsembleDirectory
+from service.event_streams import stream_allowance
 from service.events import EventHub
 from service.key_ring import KeyRing
 from service.memory_pressure import MemoryGauge
 from service.outage import Outage
 from service.predictor import Predictor
 from service.rate_limits import RateLimits
+from service.receiving import body_allowance
 from service.tenant_jobs import TenantJobStore
 from service.tenants import DatasetOwners, TenantDatasets
+from service.upload_admission import UploadGate
 from service.uploads import remove_abandoned_uploads
 from worker import failpoints
 from worker.artifacts import ArtifactStore
@@ -45,6 +49,9 @@ class Services:
     Attributes:
         tenant: Whose objects ``store``, ``datasets`` and ``ensembles`` have. As opened, ``store`` has everybody's.
         door: Who gets in.
+        bodies: Bytes of bodies of predictions that arrive or are being answered.
+        streams: Event streams that are open.
+        uploads: Uploads under way.
     """
 
     settings: Settings
@@ -60,6 +67,9 @@ class Services:
     publish: Callable[[str], object]
     outage: Outage
     memory: MemoryGauge
+    bodies: Allowance
+    streams: Allowance
+    uploads: UploadGate = field(default_factory=UploadGate)
     writing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(LANE_THREADS))
     reading: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(LANE_THREADS))
     parsing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PARSERS))
@@ -90,6 +100,8 @@ class Services:
             publish=partial(publish, create_celery(settings)),
             outage=Outage(store),
             memory=MemoryGauge(store),
+            bodies=body_allowance(settings.max_predict_bytes),
+            streams=stream_allowance(settings.max_connections),
         )
         ring.start()
         services.memory.start()

@@ -6,9 +6,11 @@ queue and loses nothing.
 """
 
 import asyncio
+import math
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
@@ -24,29 +26,43 @@ READ_MILLISECONDS = 200
 PING_SECONDS = 15.0
 AWAY_SECONDS = 0.5
 """Pause before the store is asked again while it is away."""
+LOOK_SECONDS = 0.5
+"""How often followers that wait are asked whether they may see more. API keys are read once a second, so they end within two."""
+
+MayGoOn = Callable[[], bool]
+"""Whether a follower may see more; called from any thread."""
+
+
+def _always() -> bool:
+    return True
 
 
 class Subscription:
-    """One follower's bounded queue of batches; what does not fit is dropped and read from the store later."""
+    """One follower's bounded queue of batches; what does not fit is dropped and read from the store later.
 
-    def __init__(self) -> None:
+    Args:
+        may_go_on: Whether the follower may see more.
+    """
+
+    def __init__(self, may_go_on: MayGoOn = _always) -> None:
+        self.may_go_on = may_go_on
         self._loop = asyncio.get_running_loop()
-        self._batches: asyncio.Queue[Sequence[Event]] = asyncio.Queue(MAX_WAITING_BATCHES)
+        self._batches: asyncio.Queue[Sequence[Event] | None] = asyncio.Queue(MAX_WAITING_BATCHES)
         self._has_dropped = False
 
-    def offer(self, events: Sequence[Event]) -> None:
-        """Hands over a batch, from any thread."""
+    def offer(self, events: Sequence[Event] | None) -> None:
+        """Hands over a batch, from any thread; None ends the wait for one."""
         with suppress(RuntimeError):  # the loop is closed: the process ends
             self._loop.call_soon_threadsafe(self._put, events)
 
-    def _put(self, events: Sequence[Event]) -> None:
+    def _put(self, events: Sequence[Event] | None) -> None:
         try:
             self._batches.put_nowait(events)
         except asyncio.QueueFull:
             self._has_dropped = True
 
     async def next(self, seconds: float) -> Sequence[Event] | None:
-        """The next batch, an empty one in place of those that were dropped; None when there is none for so long."""
+        """The next batch, an empty one in place of those that were dropped; None when there is none for so long, or to look again."""
         if self._has_dropped and self._batches.empty():
             self._has_dropped = False
             return ()
@@ -67,6 +83,7 @@ class EventHub:
         self._wanted = threading.Event()
         self._closing = threading.Event()
         self.is_stopping = False
+        self._looked_at = -math.inf
         self._thread = threading.Thread(target=self._read, name="event-reader", daemon=True)
 
     def start(self) -> None:
@@ -88,9 +105,9 @@ class EventHub:
             subscription.offer(())
 
     @contextmanager
-    def subscription(self, job_id: str, after: int) -> Iterator[Subscription]:
+    def subscription(self, job_id: str, after: int, may_go_on: MayGoOn = _always) -> Iterator[Subscription]:
         """Every event after ``after``, and perhaps some before it where someone else follows the job from there."""
-        subscription = Subscription()
+        subscription = Subscription(may_go_on)
         with self._lock:
             self._subscriptions.setdefault(job_id, set()).add(subscription)
             self._positions[job_id] = min(after, self._positions.get(job_id, after))
@@ -115,9 +132,22 @@ class EventHub:
                 found = self._store.wait_events(positions, READ_MILLISECONDS)
             except StoreUnavailable:
                 self._closing.wait(AWAY_SECONDS)
-                continue
+                found = {}
             for job_id, events in found.items():
                 self._hand_out(job_id, events)
+            self._wake_refused()
+
+    def _wake_refused(self) -> None:
+        """Lets those followers notice that may see no more; the others go on waiting."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        with self._lock:
+            waiting = [subscription for subscriptions in self._subscriptions.values() for subscription in subscriptions]
+        for subscription in waiting:
+            if not subscription.may_go_on():
+                subscription.offer(None)
 
     def _hand_out(self, job_id: str, events: Sequence[Event]) -> None:
         with self._lock:
@@ -128,11 +158,26 @@ class EventHub:
             subscription.offer(events)
 
 
-async def follow(hub: EventHub, store: JobStore, job_id: str, after: int) -> AsyncIterator[Event | None]:
+async def follow(hub: EventHub, store: JobStore, job_id: str, after: int, *, may_go_on: MayGoOn = _always) -> AsyncIterator[Event | None]:
     """All events after sequence number ``after``, each once and in order, up to the job's ``end`` or the server's.
 
     Yields None where nothing happened for ``PING_SECONDS``. A store that is away is waited for.
+
+    Args:
+        hub: Reads the events that are still to come.
+        store: Has those before.
+        job_id: Whose events.
+        after: The last sequence number that is known.
+        may_go_on: Whether the follower may see more: asked before each event and, where there is none, about every second.
     """
+    async with aclosing(_followed(hub, store, job_id, after, may_go_on)) as events:
+        async for event in events:
+            if not may_go_on():
+                return
+            yield event
+
+
+async def _followed(hub: EventHub, store: JobStore, job_id: str, after: int, may_go_on: MayGoOn) -> AsyncGenerator[Event | None]:
     live: Subscription | None = None
     with ExitStack() as stack:
         while not hub.is_stopping:
@@ -154,7 +199,7 @@ async def follow(hub: EventHub, store: JobStore, job_id: str, after: int) -> Asy
                 yield end
                 return
             if live is None:
-                live = stack.enter_context(hub.subscription(job_id, after))
+                live = stack.enter_context(hub.subscription(job_id, after, may_go_on))
                 continue  # reads again what came before the subscription
             async for live_event in _in_sequence(live, after):
                 if live_event is not None:

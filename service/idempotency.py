@@ -75,7 +75,7 @@ def once(
     """
     if key is None:
         return Made(make(), replayed=False)
-    folder = f"idempotency/{kind}/{key_sha256(key if tenant == DEFAULT_TENANT else f'{tenant} {key}')}"  # no key has a space
+    folder = _folder(kind, key, tenant)
     number, known = _latest(artifacts, folder, exists)
     if known is not None:
         return Made(_same_request(known, body_sha256), replayed=True)
@@ -90,6 +90,15 @@ def once(
         return Made(_same_request(known, body_sha256), replayed=True)
     artifacts.delete(_record_key(folder, number))
     return Made(made, replayed=False)
+
+
+def was_made(artifacts: ArtifactStore, kind: str, key: str, *, tenant: str, exists: Callable[[str], bool]) -> bool:
+    """Whether ``once`` would find the object of this key, and so make none. Arguments as there."""
+    return _latest(artifacts, _folder(kind, key, tenant), exists)[1] is not None
+
+
+def _folder(kind: str, key: str, tenant: str) -> str:
+    return f"idempotency/{kind}/{key_sha256(key if tenant == DEFAULT_TENANT else f'{tenant} {key}')}"  # no key has a space
 
 
 def _latest(artifacts: ArtifactStore, folder: str, exists: Callable[[str], bool]) -> tuple[int, Json | None]:

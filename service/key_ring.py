@@ -36,6 +36,9 @@ class KeyRing:
     """All keys in memory, as they were at most ``STALE_SECONDS`` ago; normally one second.
 
     A key that was there once stays known as the reason to ask for keys: deleting all of them from the store doesn't open the door.
+
+    Attributes:
+        making: To be held by who counts keys and makes one more.
     """
 
     def __init__(self, store: KeyStore) -> None:
@@ -45,6 +48,7 @@ class KeyRing:
         self._read_at: float | None = None
         self._has_seen_keys = False
         self._lock = threading.Lock()
+        self.making = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="key-ring", daemon=True)
 
@@ -115,6 +119,11 @@ class KeyRing:
             return Verdict(None)
         reason = key.why_unusable(datetime.now(UTC))
         return Verdict(key.principal) if reason is None else Verdict(None, reason)
+
+    def is_usable(self, key_id: str) -> bool:
+        """Whether a key of this id is known that opens something."""
+        key = self._listing.keys.get(key_id)
+        return key is not None and key.why_unusable_now() is None
 
     def _watch(self) -> None:
         while not self._closing.wait(REFRESH_SECONDS):

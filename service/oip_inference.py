@@ -14,6 +14,8 @@ from service.oip_compression import unpacked
 from service.oip_paths import ENCODINGS
 from service.oip_requests import HEAD_LENGTH, InferenceRequest, read_inference
 from service.predict_limits import check_size
+from service.principals import Principal
+from service.receiving import received_body
 
 LOOP_BYTES = 64 * 1024
 """Bodies up to this size are read on the event loop, which takes less than handing them to a thread."""
@@ -21,7 +23,7 @@ LOOP_VALUES = 10_000
 """The same for writing an answer: about 1 ms."""
 
 
-async def inference(name: str, version: str | None, request: Request, services: Services) -> Response:
+async def inference(name: str, version: str | None, request: Request, services: Services, principal: Principal) -> Response:
     """The answer to an inference request.
 
     Args:
@@ -29,18 +31,21 @@ async def inference(name: str, version: str | None, request: Request, services: 
         version: As the path has it; None for the latest.
         request: Of which the headers and the body count.
         services: As the sender sees them.
+        principal: The sender.
 
     Raises:
         Problem, InputError: It is refused.
     """
-    with services.predictor.admitted():
-        body = await request.body()
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    stall_seconds = services.settings.body_stall_seconds
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    async with received_body(request, principal, services.bodies, grace_seconds=stall_seconds) as body:
         if encoding not in ENCODINGS:  # another one was refused, unless nothing has been sent
-            return await _answered(name, version, body, request, services)
-        async with services.unpacking:
-            body = await run_in_threadpool(unpacked, body, encoding, limit=services.settings.max_predict_bytes)
-            return await _answered(name, version, body, request, services)
+            with services.predictor.admitted():
+                return await _answered(name, version, body, request, services)
+        with services.predictor.admitted():
+            async with services.unpacking:
+                whole = await run_in_threadpool(unpacked, body, encoding, limit=services.settings.max_predict_bytes)
+                return await _answered(name, version, whole, request, services)
 
 
 async def _answered(name: str, version: str | None, body: bytes, request: Request, services: Services) -> Response:

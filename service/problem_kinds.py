@@ -56,7 +56,10 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         406, "Not acceptable", "No representation has a media type of the Accept header.", "Ask for one of the types in the detail."
     ),
     "request_timeout": ProblemKind(
-        408, "Request came too slowly", "The headers were not complete in time.", "Send the request at once, and close what is idle."
+        408,
+        "Request came too slowly",
+        "The headers were not complete in time, or the body of a prediction came too slowly.",
+        "Send the request at once, and close what is idle.",
     ),
     "invalid_state": ProblemKind(
         409,
@@ -121,8 +124,8 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "quota_exceeded": ProblemKind(
         429,
         "Quota is used up",
-        "The tenant has as many waiting jobs, or as many bytes of datasets, as one may have.",
-        "Wait until jobs have ended, cancel some, or delete datasets that are not needed.",
+        "The tenant has as many waiting jobs, bytes of datasets or usable API keys as one may have.",
+        "Wait until jobs have ended, cancel some, or delete datasets or revoke keys that are not needed.",
         retry_after_seconds=60,
     ),
     "headers_too_large": ProblemKind(
@@ -137,13 +140,18 @@ PROBLEMS: Mapping[str, ProblemKind] = {
         retry_after_seconds=2,
     ),
     "storage_full": ProblemKind(
-        503, "Storage is full", "The artifact store has no space left.", "Free space, then repeat the request.", retry_after_seconds=60
+        503,
+        "Storage is full",
+        "The artifact store, or the disk of uploads, has no space left.",
+        "Free space, then repeat the request.",
+        retry_after_seconds=60,
     ),
     "overloaded": ProblemKind(
         503,
         "Too much to do",
-        "The queue of predictions or the memory of Redis is nearly full.",
-        "Repeat the request after Retry-After.",
+        "The queue of predictions or the memory of Redis is nearly full, or the sender or all together have too many uploads, "
+        "event streams or bytes of predictions under way.",
+        "Repeat the request after Retry-After, and have fewer under way.",
         retry_after_seconds=1,
     ),
 }

@@ -5,6 +5,7 @@ Counted before something is made, so requests that arrive together may pass a li
 
 from service.dependencies import Services
 from service.errors import Problem
+from service.upload_admission import DatasetQuota
 from worker.job_store import JobStore
 
 
@@ -28,12 +29,9 @@ def check_dataset_quota(services: Services, new_bytes: int) -> None:
     Raises:
         Problem: With it there would be more bytes than one may have.
     """
-    limit = services.settings.max_tenant_dataset_bytes
-    stored = services.datasets.stored_bytes()
-    if stored + new_bytes > limit:
-        detail = f"the dataset takes {new_bytes} bytes and those that are stored {stored}, and a tenant may have at most {limit}"
-        raise Problem(
-            "quota_exceeded",
-            f"{detail}: delete datasets that are not needed",
-            extra={"stored_bytes": stored, "limit_stored_bytes": limit},
-        )
+    dataset_quota(services).check(new_bytes, "the dataset takes")
+
+
+def dataset_quota(services: Services) -> DatasetQuota:
+    """What the tenant has stored now, and may have."""
+    return DatasetQuota(services.datasets.stored_bytes(), services.settings.max_tenant_dataset_bytes)

@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,11 +149,16 @@ def remove_abandoned_uploads(staging_dir: Path) -> None:
                 shutil.rmtree(directory, ignore_errors=True)
 
 
-async def receive_upload(request: Request, directory: Path) -> Upload:
+async def receive_upload(request: Request, directory: Path, note: Callable[[int], None]) -> Upload:
     """Reads the whole form; its file lies in ``directory`` afterwards.
 
+    Args:
+        request: Whose body nobody has read.
+        directory: For the file alone.
+        note: Is told of all bytes that arrive, and raises ``Problem`` where they are too many.
+
     Raises:
-        Problem: The form is malformed, or has no file whose name ends in .npz or .csv.
+        Problem: The form is malformed, has no file whose name ends in .npz or .csv, or there is no room for it.
     """
     boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary")
     if not boundary or len(boundary) > 200:
@@ -164,6 +170,7 @@ async def receive_upload(request: Request, directory: Path) -> Upload:
     with path.open("wb") as file:
         try:
             async for chunk in request.stream():
+                note(len(chunk))
                 parser.write(chunk)
                 if len(form.pending) >= WRITE_BYTES:
                     await run_in_threadpool(_write_pending, form, file, digest)

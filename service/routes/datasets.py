@@ -9,18 +9,21 @@ from typing import Annotated, Any
 import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from clr.datasets import Dataset as LoadedDataset
 from clr.datasets import builtin_names, load_builtin, load_csv, load_npz, save_dataset, summarize
+from service.authorization import PrincipalDep
 from service.dependencies import Services, ServicesDep, StoreDep
 from service.documents import dataset_document, list_bounds
 from service.errors import Problem, invalid_field
-from service.idempotency import IdempotencyKey, Made, body_hash, once
+from service.idempotency import IdempotencyKey, Made, body_hash, once, was_made
 from service.json_bodies import decode_json, json_document, validated
 from service.openapi import media
-from service.quotas import check_dataset_quota
+from service.quotas import check_dataset_quota, dataset_quota
 from service.request_schemas import BuiltinDatasetRequest, DatasetQuery, UploadFields
 from service.schemas import Dataset, DatasetPage, DatasetPreview
+from service.upload_admission import DatasetQuota
 from service.uploads import Upload, receive_upload, uploads_directory
 from service.validation import shown, similar
 from worker.ids import new_id
@@ -40,15 +43,32 @@ class DatasetRequest:
     directory: Path
 
 
-async def dataset_request(request: Request, services: ServicesDep) -> AsyncIterator[DatasetRequest]:
-    """The form or JSON body; its files are gone after the request."""
-    with tempfile.TemporaryDirectory(dir=uploads_directory(services.settings.staging_dir)) as directory:
-        content: Upload | BuiltinDatasetRequest
-        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            content = await receive_upload(request, Path(directory))
-        else:
-            content = validated(BuiltinDatasetRequest, await json_document(request))
-        yield DatasetRequest(content, Path(directory))
+async def dataset_request(request: Request, services: ServicesDep, principal: PrincipalDep) -> AsyncIterator[DatasetRequest]:
+    """The form or JSON body; its files are gone after the request.
+
+    Raises:
+        Problem: There are too many uploads already, there is no room for this one, or the body is malformed.
+    """
+    parent = uploads_directory(services.settings.staging_dir)
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        with tempfile.TemporaryDirectory(dir=parent) as directory:
+            yield DatasetRequest(validated(BuiltinDatasetRequest, await json_document(request)), Path(directory))
+        return
+    quota = await run_in_threadpool(_quota, services, request.headers.get("idempotency-key"))
+    declared = request.headers.get("content-length", "")
+    length = int(declared) if declared.isdecimal() else None
+    with services.uploads.admitted(principal, length, quota, parent) as note, tempfile.TemporaryDirectory(dir=parent) as directory:
+        yield DatasetRequest(await receive_upload(request, Path(directory), note), Path(directory))
+
+
+def _quota(services: Services, key: str | None) -> DatasetQuota | None:
+    """What an upload may add to; None for one that was made before under its Idempotency-Key, and is only answered again."""
+    exists = services.datasets.get
+    if key is not None and was_made(
+        services.artifacts, "datasets", key, tenant=services.tenant, exists=lambda each: exists(each) is not None
+    ):
+        return None
+    return dataset_quota(services)
 
 
 FORM = {

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from torch import Tensor
 
 from clr.ensemble import Ensemble as LoadedEnsemble
+from service.authorization import PrincipalDep
 from service.dependencies import ServicesDep, StoreDep
 from service.documents import chosen_ensemble_document, job_ensemble_document
 from service.ensembles import Members, unknown_ensemble
@@ -21,6 +22,7 @@ from service.openapi import json_body
 from service.predict_limits import check_size
 from service.prediction_bodies import decode_inputs
 from service.predictions import prediction_array, prediction_json
+from service.receiving import received_body
 from service.request_schemas import EnsembleRequest, PredictQuery
 from service.schemas import Ensemble, Prediction
 from service.validation import FieldError, shown
@@ -138,7 +140,9 @@ def get_one(ensemble_id: str, services: ServicesDep, store: StoreDep) -> Ensembl
 
 
 @router.post("/{ensemble_id}/predict", summary="Predict", openapi_extra=PREDICT_BODY, responses=PREDICT_RESPONSES)
-async def predict(ensemble_id: str, request: Request, query: Annotated[PredictQuery, Query()], services: ServicesDep) -> Response:
+async def predict(
+    ensemble_id: str, request: Request, query: Annotated[PredictQuery, Query()], services: ServicesDep, principal: PrincipalDep
+) -> Response:
     """The mean of the members' probabilities for each row, with its uncertainty; for a regression mean and spread.
 
     A job's ensemble answers from its first snapshot on, and grows with each.
@@ -147,23 +151,23 @@ async def predict(ensemble_id: str, request: Request, query: Annotated[PredictQu
     media_type = negotiated(request.headers.get("accept"), (JSON, NPY))
     if media_type == NPY and (query.members or query.top_k is not None):
         raise invalid([FieldError("is for JSON answers, and Accept asks for npy", parameter="members" if query.members else "top_k")])
-    with services.predictor.admitted():
-        body = await request.body()
+    stall_seconds = services.settings.body_stall_seconds
+    async with received_body(request, principal, services.bodies, grace_seconds=stall_seconds) as body:
+        with services.predictor.admitted():
+            members = await services.ensembles.find_soon(ensemble_id, query.version)
 
-        members = await services.ensembles.find_soon(ensemble_id, query.version)
+            def prepare() -> tuple[LoadedEnsemble, Tensor]:
+                ensemble = services.predictor.load(members)
+                inputs = decode_inputs(body, request.headers, columns=ensemble.columns, input_shape=ensemble.input_shape)
+                check_size(inputs, ensemble, with_members=query.members, settings=services.settings)
+                return ensemble, ensemble.checked(inputs)
 
-        def prepare() -> tuple[LoadedEnsemble, Tensor]:
-            ensemble = services.predictor.load(members)
-            inputs = decode_inputs(body, request.headers, columns=ensemble.columns, input_shape=ensemble.input_shape)
-            check_size(inputs, ensemble, with_members=query.members, settings=services.settings)
-            return ensemble, ensemble.checked(inputs)
-
-        ensemble, rows = await run_in_threadpool(prepare)
-        timed = await services.predictor.predict(ensemble, rows, with_members=query.members)
-        if media_type == NPY:
-            pieces = [await run_in_threadpool(prediction_array, timed)]
-        else:
-            pieces = await run_in_threadpool(prediction_json, members, ensemble, timed, query, begun=begun)
+            ensemble, rows = await run_in_threadpool(prepare)
+            timed = await services.predictor.predict(ensemble, rows, with_members=query.members)
+            if media_type == NPY:
+                pieces = [await run_in_threadpool(prediction_array, timed)]
+            else:
+                pieces = await run_in_threadpool(prediction_json, members, ensemble, timed, query, begun=begun)
     headers = {"X-Ensemble": members.origin, "Content-Length": str(sum(map(len, pieces)))}
     return StreamingResponse(_each(pieces), media_type=media_type, headers=headers)
 

@@ -1,17 +1,19 @@
 """What a job says and leaves: events, training curve, result, snapshots."""
 
 import re
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
 
+from service.authorization import PrincipalDep
 from service.conditional_requests import IS_HEAD
 from service.curves import thin_out
 from service.dependencies import ServicesDep, StoreDep
 from service.documents import list_bounds, snapshot_document
 from service.errors import Problem, invalid_field, to_json
+from service.event_streams import EventStream
 from service.events import as_jsonl, as_sse, event_document, follow
 from service.media import JSON, JSONL, SSE, negotiated
 from service.openapi import reference
@@ -49,13 +51,16 @@ STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
 async def events(
     job_id: str,
     request: Request,
+    *,
     query: Annotated[EventQuery, Query()],
     services: ServicesDep,
+    principal: PrincipalDep,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="Where a stream goes on.")] = None,
 ) -> Response:
     """By Accept: a page (application/json), or all events live (text/event-stream, application/jsonl) until the job has ended.
 
-    Sequence numbers have no gaps; a stream that is resumed by Last-Event-ID loses and repeats nothing.
+    Sequence numbers have no gaps; a stream that is resumed by Last-Event-ID loses and repeats nothing. It ends before the job's end where
+    the server stops, or its key is revoked or expires.
     """
     media_type = negotiated(request.headers.get("accept"), (JSON, SSE, JSONL))
     after = query.after if last_event_id is None else _sequence_number(last_event_id)
@@ -84,9 +89,9 @@ async def events(
     def is_wanted(event: Event) -> bool:
         return types is None or event.type in types or event.type == "end"
 
-    live = follow(services.hub, store, job_id, after)
+    live = follow(services.hub, store, job_id, after, may_go_on=partial(services.door.still_admits, principal))
     body = as_sse(live, is_wanted) if media_type == SSE else as_jsonl(live, is_wanted)
-    return StreamingResponse(body, media_type=media_type, headers=headers)
+    return EventStream(body, media_type=media_type, headers=headers, allowance=services.streams, principal=principal)
 
 
 def _sequence_number(last_event_id: str) -> int:

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from service.authorization import PrincipalDep
 from service.capabilities import installed_version
 from service.dependencies import ServicesDep
 from service.oip import EXTENSIONS, model_document
@@ -61,12 +62,12 @@ async def model_version_ready(ensemble_id: str, version: str, services: Services
 
 
 @router.post("/models/{ensemble_id}/infer", summary="Infer", openapi_extra=INFER_BODY, responses=INFER_RESPONSES)
-async def infer(ensemble_id: str, request: Request, services: ServicesDep) -> Response:
+async def infer(ensemble_id: str, request: Request, services: ServicesDep, principal: PrincipalDep) -> Response:
     """The ensemble's answer to the rows of one tensor, as the tensors that are asked for.
 
     Without `outputs` all of them are answered but `members`, what each member says, which is made for who asks for it.
     """
-    return await inference(ensemble_id, None, request, services)
+    return await inference(ensemble_id, None, request, services, principal)
 
 
 @router.post(
@@ -75,6 +76,6 @@ async def infer(ensemble_id: str, request: Request, services: ServicesDep) -> Re
     openapi_extra=INFER_BODY,
     responses=INFER_RESPONSES,
 )
-async def infer_version(ensemble_id: str, version: str, request: Request, services: ServicesDep) -> Response:
+async def infer_version(ensemble_id: str, version: str, request: Request, services: ServicesDep, principal: PrincipalDep) -> Response:
     """As with the latest version."""
-    return await inference(ensemble_id, version, request, services)
+    return await inference(ensemble_id, version, request, services, principal)

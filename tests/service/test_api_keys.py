@@ -5,6 +5,7 @@ import logging
 import re
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from service.cli import app
 from service.client import ApiError, Client
 from service.key_ring import KeyRing
 from service.principals import Principal, Scope
+from service.routes.api_keys import MAX_USABLE_KEYS
 from tests.service.conftest import Server, make_settings, problem, wait_until
 from worker.artifacts import ArtifactStore, ArtifactUnavailable, StoreFull
 from worker.records import write_document
@@ -329,6 +331,48 @@ def test_the_first_key_can_be_made_over_http(fresh: Server) -> None:
         api.headers["Authorization"] = f"Bearer {made.json()['key']}"
         listed = api.get("/v1/api-keys").json()["data"]
         assert [(key["name"], key["tenant"], "key" in key) for key in listed] == [("first", "default", False)]
+
+
+def test_a_tenant_has_so_many_usable_keys(fresh: Server) -> None:
+    keys = fresh.services.door.ring.store
+    with httpx2.Client(base_url=fresh.url, trust_env=False) as api:
+        api.headers["Authorization"] = f"Bearer {api.post('/v1/api-keys', json={'scopes': ['admin']}).json()['key']}"
+        expired, _ = make(keys, expires_in_days=1e-9)
+        others = [make(keys)[0] for _ in range(MAX_USABLE_KEYS - 2)]
+        assert api.post("/v1/api-keys", json={"scopes": ["read"]}).status_code == 201, "what has expired does not count"
+        refused = problem(api.post("/v1/api-keys", json={"scopes": ["read"]}), 429, "quota_exceeded")
+        assert (refused["usable_keys"], refused["limit_usable_keys"]) == (MAX_USABLE_KEYS, MAX_USABLE_KEYS)
+        assert "revoke those that are not needed" in refused["detail"]
+        assert len(keys.read_all()) == MAX_USABLE_KEYS + 1, "nothing was made"
+        assert expired in keys.read_all()
+        assert api.post("/v1/api-keys", json={"scopes": ["read"], "tenant": "lab"}).status_code == 201
+        assert api.delete(f"/v1/api-keys/{others[0]}").status_code == 200
+        assert api.post("/v1/api-keys", json={"scopes": ["read"]}).status_code == 201
+
+
+def test_keys_that_ended_long_ago_are_forgotten_and_open_nothing(fresh: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.routes.api_keys.MAX_ENDED_KEYS", 3)
+    ring = fresh.services.door.ring
+    keys = ring.store
+    made = [make(keys) for _ in range(5)]
+    foreign, _ = make(keys, tenant="lab")
+    for key_id, _ in made:
+        keys.revoke(key_id)
+        time.sleep(0.002)  # the order of their ends is told by milliseconds
+    keys.revoke(foreign)
+    _, admin = make(keys, Scope.ADMIN)
+    ring.refresh()
+    with httpx2.Client(base_url=fresh.url, trust_env=False, headers={"Authorization": f"Bearer {admin}"}) as api:
+        made_now = api.post("/v1/api-keys", json={"scopes": ["read"]}).json()["id"]
+        listed = {key["id"] for key in api.get("/v1/api-keys").json()["data"]}
+        assert listed == {admin[3:11], made_now, foreign, *(key_id for key_id, _ in made[2:])}
+        assert set(ring._listing.keys) == listed
+        forgotten, text = made[0]
+        assert [name for name in keys._artifacts.list_names("keys") if forgotten in name] == []
+        problem(api.get(f"/v1/api-keys/{forgotten}"), 404, "not_found")
+        problem(api.delete(f"/v1/api-keys/{forgotten}"), 404, "not_found")
+        api.headers["Authorization"] = f"Bearer {text}"
+        assert "is unknown" in problem(api.get("/v1/jobs"), 401, "unauthenticated")["detail"]
 
 
 @pytest.mark.parametrize(
