@@ -125,6 +125,7 @@ def _keep_api_processes(settings: "Settings") -> None:
 
 def worker(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0; default SNAPCYCLE_DEVICE or auto.")] = None,
+    word: Annotated[str | None, typer.Option(hidden=True)] = None,
     exit_with_parent: ExitWithParent = False,
 ) -> None:
     """Run one worker, which trains one job at a time, against SNAPCYCLE_REDIS_URL and SNAPCYCLE_ARTIFACTS."""
@@ -133,7 +134,7 @@ def worker(
     _bind_to_parent(exit_with_parent)
     from worker.tasks import run_worker
 
-    raise typer.Exit(run_worker(settings))
+    raise typer.Exit(run_worker(settings, word=word))
 
 
 def read_settings(**options: Any) -> "Settings":
