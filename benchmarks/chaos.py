@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -24,9 +24,9 @@ from typing import Any
 from benchmarks.chaos_checker import Evidence, Outage, Violation, check, lost_work
 from benchmarks.chaos_figures import as_table, summarize
 from benchmarks.chaos_history import History, RecordingClient
-from benchmarks.chaos_kills import WEIGHTS, Kill, Killer, Launcher, schedule
+from benchmarks.chaos_kills import WEIGHTS, Due, Kill, Killer, Launcher, schedule
 from benchmarks.chaos_survey import survey
-from benchmarks.chaos_workload import NUM_BODIES, Outcome, Planned, Role, body, outcome_of, plan_jobs, submit_and_follow
+from benchmarks.chaos_workload import NUM_BODIES, Outcome, Planned, Role, body, extended, outcome_of, plan_jobs, submit_and_follow
 from service.api_keys import KeyStore
 from service.embedded import Stack
 from service.principals import Scope
@@ -74,6 +74,7 @@ class Run:
         self.jobs: dict[str, Planned] = {}
         self.oracle: dict[int, Outcome] = {}
         self._clients = threading.local()
+        self._opened: list[RecordingClient] = []
         self._kills_done = 0
         self._progress = threading.Condition()
 
@@ -82,27 +83,33 @@ class Run:
         mine: dict[str, RecordingClient] = self._clients.__dict__
         if name not in mine:
             mine[name] = RecordingClient(name, self.stack.url, self.history, headers={"Authorization": f"Bearer {self.keys[name]}"})
+            self._opened.append(mine[name])
         return mine[name]
 
-    def prepare(self) -> None:
-        """Uploads the data and runs each body once, undisturbed, as it is and with more cycles after its end."""
+    def close(self) -> None:
+        """Closes all threads' clients, and the history."""
+        for client in self._opened:
+            client.close()
+        self.history.close()
+
+    def prepare(self, needed: Set[int]) -> None:
+        """Uploads the data and runs each body once, undisturbed, as it is and with more cycles after its end, where that is ``needed``."""
         for tenant in TENANTS:
             request = {"source": {"type": "builtin", "name": "digits"}}
             made = self.client(tenant).call("POST", "/v1/datasets", body=request, key=f"data-{self.seed}")
             self.datasets[tenant] = made.json()["id"]
         for role in (Role.PLAIN, Role.EXTENDED_LATER):  # the second time the same jobs are extended, since the key is the same
-            planned = [Planned(number, TENANTS[0], role, number, 0.0) for number in range(NUM_BODIES)]
+            bodies = [Planned(number, TENANTS[0], role, number, 0.0) for number in range(NUM_BODIES)]
+            planned = [one for one in bodies if not needed.isdisjoint({one.oracle_number, extended(one.body_number)})]
             with ThreadPoolExecutor(self.num_workers) as threads:
                 ids = list(threads.map(lambda one: self._follow(one, f"oracle-{self.seed}"), planned))
             for one, job_id in zip(planned, ids, strict=True):
                 self.oracle[one.oracle_number] = outcome_of(self.client(TENANTS[0]), job_id)
         self.jobs.clear()
 
-    def disturb(self, killer: Killer, *, num_jobs: int, num_kills: int, per_minute: float) -> None:
+    def disturb(self, killer: Killer, due: Sequence[Due], planned: Sequence[Planned]) -> None:
         """Runs the jobs under the kills."""
-        random_ = random.Random(self.seed)
-        due = schedule(num_kills, per_minute=per_minute, random_=random_)
-        planned = plan_jobs(num_jobs, TENANTS, random_)
+        num_kills, num_jobs = len(due), len(planned)
         with ThreadPoolExecutor(OUTSTANDING + 4) as threads:
             futures = [threads.submit(self._job, killer, one, num_kills / num_jobs) for one in planned]
             try:
@@ -203,8 +210,12 @@ def settle(stack: Stack, killer: Killer, artifacts: Path, job_ids: Sequence[str]
         time.sleep(0.2)
 
 
-def main() -> int:
-    """Runs the campaign; the exit status says whether every invariant held."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the campaign; the exit status says whether every invariant held.
+
+    Args:
+        argv: The options; None: those of the command line.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--jobs", type=int, help=f"default: a {KILLS_PER_JOB}th of the kills, at least 50 from 200 kills on")
@@ -213,7 +224,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=EPOCHS_PER_CYCLE, help="epochs of each of a job's cycles")
     parser.add_argument("--seed", type=int, help="of the schedule; default: a new one, which is printed")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/chaos.json"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
     num_jobs = arguments.jobs or max(arguments.kills // KILLS_PER_JOB, 5)
     directory = Path(tempfile.mkdtemp(prefix="snapcycle-chaos-"))
@@ -247,15 +258,19 @@ def campaign(directory: Path, arguments: argparse.Namespace, *, seed: int, num_j
     )
     keys = make_keys(settings)  # before the service starts: it asks for keys from its first request on
     log = directory / "stack.log"
+    random_ = random.Random(seed)
+    due = schedule(arguments.kills, per_minute=arguments.per_minute, random_=random_)
+    planned_jobs = plan_jobs(num_jobs, TENANTS, random_)
+    others = set(_descendants())
     began = time.monotonic()
     with log.open("ab") as file, Stack(settings, num_workers=arguments.workers, log=file) as stack, Launcher(stack):
         run = Run(directory, stack, keys=keys, seed=seed, num_workers=arguments.workers, epochs=arguments.epochs)
-        run.prepare()
+        run.prepare({one.oracle_number for one in planned_jobs})
         print(f"  the oracle is complete after {time.monotonic() - began:.0f} s", flush=True)
         started = time.monotonic()
         with Killer(stack, spared_crashes=SPARED_CRASHES, random_=random.Random(run.seed)) as killer:
             try:
-                run.disturb(killer, num_jobs=num_jobs, num_kills=arguments.kills, per_minute=arguments.per_minute)
+                run.disturb(killer, due, planned_jobs)
                 chaos_seconds = time.monotonic() - started
                 settle(stack, killer, directory / "data" / "artifacts", list(run.jobs))
             finally:
@@ -265,8 +280,8 @@ def campaign(directory: Path, arguments: argparse.Namespace, *, seed: int, num_j
         listed = [job_id for tenant in TENANTS for job_id in run.listed(tenant)]
         foreign = run.foreign_sights()
         found = survey(directory / "data" / "artifacts", settings.staging_dir, log)
-        below = _descendants()
-    run.history.close()
+        below = {pid: command for pid, command in _descendants().items() if pid not in others}
+    run.close()
     evidence = Evidence(
         exchanges=run.history.exchanges,
         roles={job_id: planned.role for job_id, planned in run.jobs.items()},

@@ -22,7 +22,6 @@ from service.children import Child
 from service.embedded import Stack
 from worker.job_store import JobStore, JobStoreError, connect
 from worker.jobs import JobRecord, JobStatus, Phase
-from worker.tasks import worker_id_of
 
 Target = Literal["trainer", "worker", "api", "leader", "server"]
 WEIGHTS: dict[Target, int] = {"trainer": 25, "worker": 20, "api": 15, "leader": 15, "server": 25}
@@ -197,7 +196,7 @@ class Killer:
         """The jobs that run, each with the process id of its worker."""
         with suppress(JobStoreError, redis.RedisError):
             records = self._store.list(status=JobStatus.RUNNING).records
-            return [(int(job.owner.rsplit(":", 1)[1]), job) for job in records if job.owner]
+            return [(int(job.owner.split(":")[1]), job) for job in records if job.owner]
         return []
 
     def _job_at(self, pid: int) -> JobRecord | None:
@@ -217,7 +216,7 @@ class Killer:
     def _is_registered(self, child: Child, former: int) -> bool:
         pid = pid_of(child)
         with suppress(JobStoreError):
-            return pid not in (None, former) and any(worker["id"] == worker_id_of(pid or 0) for worker in self._store.workers())
+            return pid not in (None, former) and any(worker["pid"] == pid for worker in self._store.workers())
         return False
 
     def _goes_on(self, job: JobRecord) -> Callable[[], bool]:

@@ -90,7 +90,7 @@ def zombie(directory: Path) -> list[Violation]:
         with ordeal.outage("server"):
             proxy.become(Weather.CUT)
             with second_worker(site, {"SNAPCYCLE_REDIS_URL": server.url}) as worker:
-                wait_for("takeover", lambda: f"{worker.pid}" in _owner(server, job_id))
+                wait_for("takeover", lambda: f":{worker.pid}:" in _owner(server, job_id))
                 os.kill(frozen, signal.SIGCONT)
                 proxy.become(Weather.FAIR)
                 ordeal.wait_for_ends()

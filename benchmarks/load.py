@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,6 @@ GOALS = {"submit": 100.0, "list": 20.0}
 GOAL_GROWTH_BYTES = 50e6
 FILLERS = 32
 """Connections that fill the queue before the load begins."""
-CLAIMS = 300
-WARM_UP_SECONDS = 10.0
 NULL_SECONDS = 30.0
 """Length of the same load against a server that answers at once."""
 UNLIMITED = {"rate_limit": 10**6, "rate_burst": 10**6, "max_queued_jobs": 10**6}
@@ -44,25 +43,33 @@ SHARES = {"many": 0.8, "some": 0.1, "few": 0.1}
 """The tenants, and the part of the queued jobs that is each one's."""
 
 
-def main() -> int:
-    """Runs the benchmark; the exit status says whether the goals are met."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; the exit status says whether the goals are met.
+
+    Args:
+        argv: The options; None: those of the command line.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=10_000, help="jobs in the queue when the load begins")
     parser.add_argument("--clients", type=int, default=1000, help="open connections")
     parser.add_argument("--seconds", type=float, default=120, help="length of the load")
+    parser.add_argument("--warm-up", type=float, default=10, help="seconds of the same load before it")
+    parser.add_argument("--claims", type=int, default=300, help="jobs that are claimed afterwards, to see whose turn it is")
     parser.add_argument("--submits", type=float, default=20, help="submissions a second")
     parser.add_argument("--lists", type=float, default=20, help="lists a second, 20 jobs each")
     parser.add_argument("--polls", type=float, default=60, help="looks at one job a second")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for all figures")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="snapcycle-load-") as directory, (Path(directory) / "log").open("wb") as log:
         settings = Settings.model_validate({"data_dir": directory, "port": 0, **UNLIMITED})
         keys = make_keys(settings)
         with Stack(settings, num_workers=0, log=log) as stack:
             tenants = [Tenant(name, key, SHARES[name], upload(stack.url, key)) for name, key in keys.items()]
             figures = asyncio.run(measure(stack, tenants, arguments))
-            figures["claims"] = claims(JobStore(connect(stack.settings)), {tenant.dataset_id: tenant.name for tenant in tenants})
+            store = JobStore(connect(stack.settings))
+            figures["jobs_there"] = sum(store.counts().values())
+            figures["claims"] = claims(store, {tenant.dataset_id: tenant.name for tenant in tenants}, arguments.claims)
     figures["goals"] = verdicts(figures)
     figures["machine"] = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     print(as_table(figures))
@@ -95,7 +102,7 @@ async def measure(stack: Stack, tenants: list[Tenant], arguments: argparse.Names
     rates = {"submit": arguments.submits, "list": arguments.lists, "poll": arguments.polls}
     load = Load(stack.url, tenants, job_ids, random.Random(arguments.seed))
     await load.open(arguments.clients)
-    await load.run(rates, WARM_UP_SECONDS)
+    warm_up = await load.run(rates, arguments.warm_up)
     memory, cpu_began = resident_bytes(pid), cpu_seconds(pid)
     record = await load.run(rates, arguments.seconds)
     growth, cpu = resident_bytes(pid) - memory, cpu_seconds(pid) - cpu_began
@@ -118,6 +125,7 @@ async def measure(stack: Stack, tenants: list[Tenant], arguments: argparse.Names
         "sent_late": summary(record.late),
         "reconnections": record.reconnections,
         "statuses": {f"{kind} {status}": count for (kind, status), count in sorted(record.statuses.items())},
+        "jobs_acknowledged": len(job_ids) + warm_up.statuses["submit", 202] + record.statuses["submit", 202],
         "api_cores": cpu / arguments.seconds,
         "resident_bytes": memory,
         "growth_bytes": growth,
@@ -142,10 +150,10 @@ async def fill(url: str, tenants: list[Tenant], num_jobs: int) -> list[tuple[str
     return made
 
 
-def claims(store: JobStore, names: dict[str, str]) -> dict[str, int]:
+def claims(store: JobStore, names: dict[str, str], number: int) -> dict[str, int]:
     """How many of the next jobs are each tenant's."""
     counts = Counter[str]()
-    for _ in range(CLAIMS):
+    for _ in range(number):
         job_id = store.next_job()
         assert job_id is not None
         claim = store.claim(job_id, "load", lease_ms=3_600_000, max_crashes=3)
@@ -173,6 +181,7 @@ def verdicts(figures: dict[str, Any]) -> dict[str, bool]:
     return {
         **{f"{kind} p99 < {goal:g} ms": figures["requests"][kind]["p99"] < goal for kind, goal in GOALS.items()},
         "nothing refused": all(name.split()[1] in ("200", "202") for name in figures["statuses"]),
+        "every acknowledged job is there": figures["jobs_there"] == figures["jobs_acknowledged"],
         f"memory grows by less than {GOAL_GROWTH_BYTES / 1e6:g} MB": figures["growth_bytes"] < GOAL_GROWTH_BYTES,
         "fair: claims differ by at most 1": max(shares) - min(shares) <= 1 and len(shares) == len(SHARES),
     }
@@ -191,7 +200,10 @@ def as_table(figures: dict[str, Any]) -> str:
     lines.append(f"  sent late by p50 {late['p50']:.1f} ms, p99 {late['p99']:.1f} ms; {figures['reconnections']} reconnections")
     lines.append(f"  the API used {figures['api_cores']:.2f} cores")
     lines.append(f"  memory of the API {figures['resident_bytes'] / 1e6:.0f} MB, {figures['growth_bytes'] / 1e6:+.1f} MB under load")
-    lines.append(f"  next {CLAIMS} claims: " + ", ".join(f"{name} {count}" for name, count in sorted(figures["claims"].items())))
+    lines.append(
+        f"  next {sum(figures['claims'].values())} claims: "
+        + ", ".join(f"{name} {count}" for name, count in sorted(figures["claims"].items()))
+    )
     lines += [f"  {'met' if met else 'MISSED'}: {goal}" for goal, met in figures["goals"].items()]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import site
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from worker.ids import worker_id_of
 from worker.job_store import JobStore, StoreUnavailable, connect
 from worker.settings import PREFIX, Settings
 
@@ -40,11 +42,13 @@ class Child:
 
     Attributes:
         start: Spawns it.
+        word: That of a worker's ids, so that the launcher knows them; None: not a worker.
         failures: Deaths in a row, each before it had lived long enough to count as steady.
     """
 
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
+    word: str | None = None
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
     started_at: float = 0.0
@@ -92,7 +96,7 @@ def keep_running(children: Sequence[Child], settings: Settings) -> None:
     for child in children:
         pid = child.process.pid if child.process else 0
         if child.has_died():
-            _give_on(settings, pid)
+            _give_on(settings, pid, child.word)
         if child.process is None and time.monotonic() >= child.restart_at:
             child.launch()
 
@@ -154,14 +158,16 @@ def exit_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)  # nothing is lost: every state that counts is on the disk
 
 
-def _give_on(settings: Settings, pid: int) -> None:
-    """Takes its job and the leadership from the process that had this id, rather than wait until their leases have run out."""
+def _give_on(settings: Settings, pid: int, word: str | None) -> None:
+    """Takes the leadership, and a worker's job, from the process that had this id, rather than wait until their leases have run out."""
     from worker.celery_app import create_celery, publish  # Celery, which the launcher rarely needs
-    from worker.tasks import worker_id_of
 
     with suppress(StoreUnavailable):  # then the lease does run out
         store = JobStore(connect(settings))
-        for job_id in store.expire_owner(worker_id_of(pid)):
+        store.expire_owner(f"{socket.gethostname()}:{pid}")  # it may have led
+        if word is None:
+            return
+        for job_id in store.expire_owner(worker_id_of(pid, word)):
             if store.requeue_expired(job_id, settings.max_crashes) == "requeued":
                 publish(create_celery(settings), job_id)
-        store.forget_worker(worker_id_of(pid))
+        store.forget_worker(worker_id_of(pid, word))

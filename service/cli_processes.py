@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -124,6 +125,7 @@ def _keep_api_processes(settings: "Settings") -> None:
 
 def worker(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0; default SNAPCYCLE_DEVICE or auto.")] = None,
+    word: Annotated[str | None, typer.Option(hidden=True)] = None,
     exit_with_parent: ExitWithParent = False,
 ) -> None:
     """Run one worker, which trains one job at a time, against SNAPCYCLE_REDIS_URL and SNAPCYCLE_ARTIFACTS."""
@@ -132,7 +134,7 @@ def worker(
     _bind_to_parent(exit_with_parent)
     from worker.tasks import run_worker
 
-    raise typer.Exit(run_worker(settings))
+    raise typer.Exit(run_worker(settings, word=word))
 
 
 def read_settings(**options: Any) -> "Settings":
@@ -156,13 +158,20 @@ def read_settings(**options: Any) -> "Settings":
 
 def _wrong_setting(error: dict[str, Any], options: dict[str, Any]) -> str:
     """One of pydantic's findings in the words of the option or variable that it came from."""
-    from worker.settings import PREFIX
+    from worker.settings import MAY_HOLD_SECRETS, PREFIX
 
     if not error["loc"]:  # about several settings together
         return str(error["msg"])
     name = str(error["loc"][0])
     source = f"{PREFIX}{name.upper()}" if options.get(name) is None else f"--{name.replace('_', '-')}"
-    return f"{source}: {error['msg']}, got {error['input']!r}"
+    given = _without_secrets(str(error["input"])) if name in MAY_HOLD_SECRETS else repr(error["input"])
+    return f"{source}: {error['msg']}, got {given}"
+
+
+def _without_secrets(text: str) -> str:
+    """The scheme of a URL, and nothing else: where a password ends can't be told in one that is wrong."""
+    scheme = re.match(r"[a-z][a-z0-9+.-]*(?=://)", text, re.IGNORECASE)
+    return f"{scheme[0]}://… (the rest is not shown)" if scheme else "a value without a scheme (it is not shown)"
 
 
 def _log_to_stderr(level: str) -> None:

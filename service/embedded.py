@@ -8,6 +8,7 @@ from typing import IO, Self
 
 from service.api_processes import ApiProcesses
 from service.children import Child, LaunchError, child_environment, end_all, keep_running, spawn, wait_until
+from worker.ids import new_word
 from worker.settings import Settings
 from worker.valkey_server import ServerError, ValkeyServer
 
@@ -32,7 +33,11 @@ class Stack:
         self.settings = settings.model_copy(update={"redis_url": redis_url, "data_dir": settings.data_dir.absolute()})
         self.api = ApiProcesses(self.settings, num_workers=num_workers, log=log)
         environment = child_environment(self.settings, num_workers=num_workers)
-        self.workers = [Child(f"worker {i + 1}", partial(spawn, "worker", environment=environment, log=log)) for i in range(num_workers)]
+        self.workers = []
+        for number in range(1, num_workers + 1):
+            word = new_word()
+            start = partial(spawn, "worker", "--word", word, environment=environment, log=log)
+            self.workers.append(Child(f"worker {number}", start, word=word))
         self._server_retry_at = 0.0
 
     @property

@@ -98,7 +98,7 @@ class ShortWay:
         return headers
 
     def answer(self, request: PlainRequest, tell: Tell) -> None:
-        """Calls ``tell`` once, on the request's event loop, on which this is called too, now or later."""
+        """Calls ``tell`` once, on the request's event loop, on which this is called too, now or later; the request has no body then."""
         state = request.scope["state"]
         state[BEGUN] = request.begun
         try:
@@ -108,6 +108,7 @@ class ShortWay:
         except Exception as error:  # noqa: BLE001  # the long way meets it again, and says what it is
             if isinstance(error, Problem) and DOOR_SAID not in state:
                 state[DOOR_SAID] = error
+            request.body = b""
             tell(None)
             return
         finish = partial(self._finish, request, rate_headers, tell)
@@ -127,6 +128,7 @@ class ShortWay:
 
     def _finish(self, request: PlainRequest, rate_headers: dict[str, str], tell: Tell, answered: Answered | None) -> None:
         self._services.predictor.leave()
+        request.body = b""  # an idle connection keeps its last request
         if answered is None:
             tell(None)
             return

@@ -5,6 +5,8 @@ An ensemble and a snapshot carry the suffix of their job, so one id leads to the
 
 import os
 import re
+import secrets
+import socket
 import time
 from hashlib import blake2b
 from typing import Literal
@@ -66,6 +68,16 @@ def parse_snapshot_id(text: str) -> tuple[str, int] | None:
     """The job id and the cycle of a snapshot id; None where the form is another."""
     match = _SNAPSHOT.fullmatch(text)
     return (f"job_{match[1]}", int(match[2])) if match else None
+
+
+def new_word() -> str:
+    """A random part of a worker's id: two containers can share a host name, and number their processes alike."""
+    return secrets.token_hex(4)
+
+
+def worker_id_of(pid: int, word: str) -> str:
+    """The name that a worker process of this machine gives itself, also for a launcher that gave it the word and saw it die."""
+    return f"{socket.gethostname()}:{pid}:{word}"
 
 
 def _suffix(identifier: str) -> str:

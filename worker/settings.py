@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from worker import failpoints
 
 PREFIX = "SNAPCYCLE_"
+MAY_HOLD_SECRETS = frozenset({"redis_url", "artifacts", "key_pepper"})
+"""Settings whose values are never repeated in a message: a password may be in them."""
 NO_REDIS = "no Redis server is configured: set SNAPCYCLE_REDIS_URL, or use `snapcycle up`, which starts its own"
 MIB = 2**20
 GIB = 2**30
@@ -38,6 +40,20 @@ def _device(text: str) -> str:
 def _redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise PydanticCustomError("redis_url", "must begin with redis://, rediss:// or unix://, such as redis://localhost:6379/0")
+    try:
+        _ = urlsplit(text).port
+    except ValueError:  # redis-py's own message would repeat a part of the password
+        raise PydanticCustomError(
+            "redis_url", "must be a URL whose port is a number from 0 to 65535; write / # ? @ in a password as %2F %23 %3F %40"
+        ) from None
+    return text
+
+
+def _artifacts(text: str) -> str:
+    if "://" in text and "@" in text and urlsplit(text).password is not None:  # errors of the store repeat its URL
+        raise PydanticCustomError(
+            "artifacts", "must hold no password: give the store's credentials in variables of their own, such as AWS_*"
+        )
     return text
 
 
@@ -51,13 +67,15 @@ def _failpoints(text: str) -> str:
 class Settings(BaseSettings):
     """Settings of the API, the workers and the embedded server."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True)
 
     redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
         None,
         description="Redis or Valkey server: redis://, rediss:// or unix://. Empty: `snapcycle up` starts its own.",
     )
-    artifacts: str | None = Field(None, description="Artifact store: a directory or s3://bucket/prefix. Empty: DATA_DIR/artifacts.")
+    artifacts: Annotated[str, AfterValidator(_artifacts)] | None = Field(
+        None, description="Artifact store: a directory or s3://bucket/prefix. Empty: DATA_DIR/artifacts."
+    )
     data_dir: Path = Field(
         default_factory=default_data_dir, description="Where this machine keeps its data; ~/.local/share/snapcycle by default."
     )

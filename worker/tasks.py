@@ -21,6 +21,7 @@ from worker import failpoints
 from worker.artifacts import ArtifactStore
 from worker.celery_app import KEY_PREFIX, TASK_NAME, create_celery, publish
 from worker.fleet import QUEUE
+from worker.ids import new_word, worker_id_of
 from worker.job_store import JobStore, StoreUnavailable, connect
 from worker.jobs import now_rfc3339
 from worker.reconciler import run_reconciler
@@ -38,21 +39,17 @@ DEAF_SECONDS = 60
 """A worker that is idle for so long beside a queue that is not empty hears nothing any more (celery#8030, #9054 and others)."""
 
 
-def worker_id_of(pid: int) -> str:
-    """The name that a worker process of this machine gives itself, also for a launcher that saw it die."""
-    return f"{socket.gethostname()}:{pid}"
-
-
-def run_worker(settings: Settings, device: str | None = None) -> int:
+def run_worker(settings: Settings, device: str | None = None, *, word: str | None = None) -> int:
     """Runs a worker in this process until it is told to stop, and returns the exit status.
 
     Args:
         settings: The settings.
         device: Where its trainers train, in place of the settings' device.
+        word: That of its launcher, which can then tell its id; None: a new one.
     """
     # It says that root must not run a worker that unpickles messages; ours reads JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    celery_worker = worker_app(settings, device).Worker(
+    celery_worker = worker_app(settings, device, word=word).Worker(
         hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
         quiet=True,
         without_gossip=True,
@@ -63,11 +60,11 @@ def run_worker(settings: Settings, device: str | None = None) -> int:
     return int(celery_worker.exitcode or 0)
 
 
-def worker_app(settings: Settings, device: str | None = None) -> Celery:
+def worker_app(settings: Settings, device: str | None = None, *, word: str | None = None) -> Celery:
     """A Celery application that becomes a worker where Celery starts one with it."""
     failpoints.arm(settings.failpoints)
     app = create_celery(settings)
-    worker = _Worker(settings, app, device or settings.device)
+    worker = _Worker(settings, app, device or settings.device, word or new_word())
     app.task(name=TASK_NAME)(worker.run)
     # Celery keeps weak references to receivers by default.
     signals.setup_logging.connect(worker.set_logging_up, weak=False)
@@ -90,11 +87,11 @@ def bounds_of(settings: Settings) -> Bounds:
 class _Worker:
     """One worker process between its start and its end."""
 
-    def __init__(self, settings: Settings, app: Celery, device: str) -> None:
+    def __init__(self, settings: Settings, app: Celery, device: str, word: str) -> None:
         self._settings = settings
         self._app = app
         self._device = device
-        self._id = worker_id_of(os.getpid())
+        self._id = worker_id_of(os.getpid(), word)
         self._redis = connect(settings)
         self._store = JobStore(self._redis)
         self._publish = partial(publish, app)
@@ -137,8 +134,6 @@ class _Worker:
         for signal_number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             # However the worker is told to end, its job is checkpointed and goes on elsewhere.
             signal.signal(signal_number, signal.getsignal(signal.SIGTERM))
-        with suppress(StoreUnavailable):
-            self._store.expire_owner(self._id)  # a restarted container has the names of the one before
         self._threads = [Thread(target=self._give_signs_of_life, daemon=True), Thread(target=self._reconcile, daemon=True)]
         for thread in self._threads:
             thread.start()

@@ -15,7 +15,6 @@ from service.study_schemas import StudyOutput
 from tests.end_to_end.conftest import QUICK_RECOVERY
 from tests.end_to_end.processes import Up, run_command, wait_for
 from tests.end_to_end.test_wipe import wipe
-from worker.tasks import worker_id_of
 
 OPTIONS: StudyOptions = {
     "architecture": "mlp",
@@ -120,7 +119,7 @@ def hold_a_worker(site: Up, client: Client, study: Job) -> tuple[int, str] | Non
     """Stops a worker that has a run of the study, and returns both; while it stands still, it cannot end that run."""
     for pid in site.pids_of("worker"):
         os.kill(pid, signal.SIGSTOP)
-        held = [run for run in runs_of(client, study) if run["status"] == "running" and owner_of(run) == worker_id_of(pid)]
+        held = [run for run in runs_of(client, study) if run["status"] == "running" and f":{pid}:" in owner_of(run)]
         if held:
             return pid, held[0]["id"]
         os.kill(pid, signal.SIGCONT)

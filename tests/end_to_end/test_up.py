@@ -71,7 +71,11 @@ def test_a_kill_in_the_middle_changes_no_snapshot(part: str, up: Up, client: Cli
         seen.append(event)
         if event["type"] == "snapshot" and event["cycle"] == 1:
             killed = up.pid_of(part)
-            assert job.refresh().status == "running"
+            running = job.refresh()
+            assert running.status == "running"
+            if part == "worker":  # the launcher knows its id, and gives its job on
+                owner = [one["actor"] for one in running.data["transitions"] if one["to"] == "running"][-1]
+                assert f" --word {owner.rpartition(':')[2]} " in descendants(up.process.pid)[killed]
             os.kill(killed, signal.SIGKILL)
     ended = job.refresh()
     assert sha256s(ended) == undisturbed

@@ -5,6 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 import typer
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from service.app import create_app
@@ -18,6 +19,12 @@ from tests.service.conftest import Server, Trained, Worker
 from worker.settings import Settings
 
 Json = dict[str, Any]
+WRONG_WITH_A_PASSWORD = [
+    ("REDIS_URL", "valkey://:S3cret@queue:6379/0", "valkey://…"),
+    ("REDIS_URL", "redis://:S3cret/7@queue:6379/0", "port is a number from 0 to 65535"),
+    ("REDIS_URL", "S3cret@queue:6379", "a value without a scheme"),
+    ("ARTIFACTS", "s3://key:S3cret@bucket/prefix", "s3://…"),
+]
 REASON = "the last 2 are best on the validation rows"
 
 
@@ -110,3 +117,15 @@ def test_every_field_and_parameter_is_described() -> None:
         if not parameter.get("description")
     ]
     assert fields + parameters == []
+
+
+@pytest.mark.parametrize(("name", "value", "told"), WRONG_WITH_A_PASSWORD)
+def test_a_wrong_setting_is_named_without_its_password(name: str, value: str, told: str) -> None:
+    done = CliRunner().invoke(app, ["worker"], env={f"SNAPCYCLE_{name}": value})
+    assert done.exit_code == 1
+    assert f"SNAPCYCLE_{name}: must" in done.stderr
+    assert told in done.stderr
+    assert "S3cret" not in done.output
+    with pytest.raises(ValidationError) as refused:  # as Celery's own command has it
+        Settings.model_validate({name.lower(): value})
+    assert "S3cret" not in str(refused.value)

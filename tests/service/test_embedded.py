@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ import torch
 import typer
 from pydantic import SecretStr
 
-from service.children import Child, LaunchError, child_environment
+from service.children import Child, LaunchError, child_environment, keep_running
 from service.cli_processes import guarded
 from service.embedded import Stack
 from service.predictor import Predictor
 from worker.artifacts import ArtifactStore
+from worker.job_specs import JobSpec
+from worker.job_store import Claim, JobStore
+from worker.jobs import JobStatus
 from worker.settings import Settings
 
 
@@ -63,6 +67,26 @@ def test_a_child_that_keeps_dying_is_restarted_less_and_less_often() -> None:
         delays.append(child.restart_at - time.monotonic())
     assert delays == pytest.approx([0.1, 0.2, 0.4], abs=0.05)
     assert not child.has_died(), "a death is told once"
+
+
+def test_the_job_of_a_worker_that_died_is_given_on_at_once_and_no_other_workers(
+    job_store: JobStore, settings: Settings, new_spec: Callable[[], JobSpec]
+) -> None:
+    child = Child("worker 1", ending_process, word="ab12")
+    child.launch()
+    assert child.process is not None
+    jobs = {}
+    for word in ("ab12", "cd34"):  # the second one lives in another container, which has the same host name and process ids
+        spec = new_spec()
+        job_store.submit(spec, idempotency_key=None, body_sha256="")
+        owner = f"{socket.gethostname()}:{child.process.pid}:{word}"
+        assert isinstance(job_store.claim(spec.id, owner, 3_600_000, 3), Claim)
+        job_store.register_worker(owner, {}, ttl_ms=60_000)
+        jobs[word] = spec.id
+    keep_running([child], settings)
+    records = {word: job_store.get(job_id) for word, job_id in jobs.items()}
+    assert {word: record.status for word, record in records.items() if record} == {"ab12": JobStatus.QUEUED, "cd34": JobStatus.RUNNING}
+    assert [worker["id"].rpartition(":")[2] for worker in job_store.workers()] == ["cd34"]
 
 
 def test_an_unknown_address_is_refused_with_the_remedy(tmp_path: Path) -> None:

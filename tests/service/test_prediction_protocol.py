@@ -6,14 +6,14 @@ import socket
 import time
 import weakref
 from asyncio import BaseTransport
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import numpy as np
 import pytest
 
 from service.batcher import Batcher
-from service.prediction_protocol import PredictionHttpProtocol
+from service.prediction_protocol import PredictionHttpProtocol, _Unparsed
 from service.short_way import ShortWay
 from tests.service.conftest import Server, Trained, wait_until
 from tests.service.test_predictions import ensemble_of
@@ -197,11 +197,17 @@ def test_an_answered_connection_keeps_nothing(server: Server, path: str, trained
     gc.disable()
     try:
         with connect(server) as connection:
+            answers = Answers(connection)
             connection.sendall(json_request(path, trained.x[0]))
-            assert Answers(connection).next()[0] == 200
+            assert answers.next()[0] == 200
             protocol = made[0]()
             assert protocol is not None
             assert protocol.cycle.body == b""
+            assert protocol._plain is not None
+            assert protocol._plain.body == b""
+            connection.sendall(json_request(path, trained.x[0]))  # its head is known
+            assert answers.next()[0] == 200
+            assert cast(_Unparsed, protocol.cycle).request.body == b""
             del protocol
         wait_until(lambda: made[0]() is None)  # by counting references alone
     finally:

@@ -36,7 +36,6 @@ from worker.range_test_job import range_test_document
 from worker.rebuild import rebuild
 from worker.records import result_key
 from worker.supervisor import Outcome
-from worker.tasks import worker_id_of
 from worker.trainer_failures import failure_of
 from worker.trainer_process import TrainerProcess
 
@@ -180,8 +179,9 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(site: Site) -> None
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert not status_of(site.store, job_id).is_terminal
+    owner = str(record_of(site.store, job_id).owner)
     site.start_worker()
-    assert site.store.expire_owner(worker_id_of(worker.pid)) == [job_id]  # as a launcher does that saw it die
+    assert site.store.expire_owner(owner) == [job_id]  # as a launcher does that saw it die
     publish(site.app, job_id)
     wait_until(lambda: status_of(site.store, job_id).is_terminal)
     record = record_of(site.store, job_id)

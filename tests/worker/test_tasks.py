@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 
@@ -15,11 +16,10 @@ from tests.worker.training_jobs import (
     tiny_config,
     wait_until,
 )
-from tests.worker.workshops import Site, children_of
+from tests.worker.workshops import RUN_WORKER, Site, children_of
 from worker.celery_app import publish
 from worker.jobs import JobStatus
 from worker.settings import Settings
-from worker.tasks import worker_id_of
 from worker.valkey_server import ValkeyServer
 
 LONG = tiny_config(cycles=4, epochs_per_cycle=15)
@@ -45,7 +45,8 @@ def test_a_worker_runs_jobs_one_after_the_other_and_leaves_nothing_behind(site: 
     assert [site.wait_for_end(job_id) for job_id in jobs] == [JobStatus.SUCCEEDED] * 2
     assert [record_of(site.store, job_id).attempt for job_id in jobs] == [1, 1]
     (info,) = wait_until(site.store.workers)
-    assert (info["id"], info["pid"], info["device"]) == (worker_id_of(worker.pid), worker.pid, "cpu")
+    assert (info["pid"], info["device"]) == (worker.pid, "cpu")
+    assert info["id"].startswith(f"{socket.gethostname()}:{worker.pid}:")
 
     trainers = children_of(worker.pid)
     worker.terminate()
@@ -75,11 +76,25 @@ def test_a_killed_worker_takes_its_trainers_along_and_another_one_finishes_the_j
     worker.wait()
     wait_until(lambda: all(map(process_is_gone, trainers)))  # a spare that still imports torch hears of it late
 
+    owner = str(record_of(site.store, job_id).owner)
     site.start_worker()
-    assert site.store.expire_owner(worker_id_of(worker.pid)) == [job_id]  # as a launcher does that saw it die
+    assert site.store.expire_owner(owner) == [job_id]  # as a launcher does that saw it die
     publish(site.app, job_id)
     assert site.wait_for_end(job_id) == JobStatus.SUCCEEDED
     assert snapshot_sha256s(site.store, job_id) == oracle
+
+
+def test_a_worker_that_starts_takes_no_job_of_one_with_the_same_host_name_and_process_id(site: Site) -> None:
+    worker = site.start_worker()
+    job_id = site.submit(LONG)
+    site.wait_for_snapshots(job_id, 1)
+    worker.send_signal(signal.SIGSTOP)  # so that no beat hides the loss
+    site.start_worker(sys.executable, "-c", f"import os; os.getpid = lambda: {worker.pid}; {RUN_WORKER}")
+    wait_until(lambda: (site.directory / "worker.log").read_text().count("is ready") == 2)
+    assert site.store.expired_leases() == []
+    worker.send_signal(signal.SIGCONT)
+    assert site.wait_for_end(job_id) == JobStatus.SUCCEEDED
+    assert record_of(site.store, job_id).attempt == 1
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])

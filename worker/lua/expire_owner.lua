@@ -1,5 +1,5 @@
 -- EXPIRE_OWNER  ends the leases of a process that is known to be dead: those of its jobs, and that of the leader.
---   ARGV  owner; a leader's name begins with it, and a colon
+--   ARGV  owner; a leader's name begins with it and a colon: host name and process id
 --   ->    ids of its jobs
 local lost = {}
 for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
