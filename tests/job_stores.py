@@ -12,3 +12,10 @@ def complete_store(client: redis.Redis, *, prefix: str = "snapcycle:") -> JobSto
     assert token is not None
     assert store.end_rebuild(token)
     return store
+
+
+def emptied_store(client: redis.Redis, *, prefix: str) -> JobStore:
+    """A job store beside others in a database, without what an earlier setup has left under its prefix."""
+    if keys := list(client.scan_iter(f"{prefix}*")):
+        client.delete(*keys)
+    return complete_store(client, prefix=prefix)

@@ -238,7 +238,12 @@ class _Supervision:
                 self._bench.trainers.warm()
 
     def _pay(self) -> None:
-        """Carries out what is owed, in order; what fails for want of a store stays owed."""
+        """Carries out what is owed, in order; what fails for want of a store stays owed.
+
+        A cancelled job owes nothing, whatever its trainer has said before it was dead.
+        """
+        if self._requested == Action.CANCEL:
+            self._owed.clear()
         while self._owed:
             try:
                 self._owed[0]()
@@ -284,7 +289,6 @@ class _Supervision:
         match action:
             case Action.CANCEL:
                 self._trainer.kill()
-                self._owed.clear()  # a cancelled job owes nothing
             case Action.PAUSE:
                 self._start_drain()
             case Action.STOP_NOW:

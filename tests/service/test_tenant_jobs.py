@@ -11,7 +11,7 @@ import redis
 from clr.config import TrainingConfig
 from clr.study_config import StudyConfig
 from service.tenant_jobs import ABOUT_NO_JOB, FOR_WORKERS, TenantJobStore
-from tests.job_stores import complete_store
+from tests.job_stores import emptied_store
 from worker.ids import new_id, snapshot_id_of
 from worker.job_errors import JobMissing
 from worker.job_specs import JobSpec, StudySpec, TrainSpec
@@ -28,10 +28,9 @@ OWN = "default"
 
 @pytest.fixture(scope="module")
 def store(valkey: ValkeyServer) -> Iterator[JobStore]:
-    """The whole store, apart from what else is in the server, and without what an earlier setup left there."""
+    """The whole store, apart from what else is in the server."""
     with connect(valkey.url) as client:
-        client.flushall()
-        yield complete_store(client, prefix=PREFIX)
+        yield emptied_store(client, prefix=PREFIX)
 
 
 @pytest.fixture(scope="module")

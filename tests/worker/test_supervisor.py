@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.job_stores import complete_store
+from tests.job_stores import complete_store, emptied_store
 from tests.worker.training_jobs import record_of, snapshot_sha256s, status_of, submit, tiny_config, wait_until
 from tests.worker.workshops import Workshop
 from worker.artifacts import ArtifactStore, ArtifactUnavailable
@@ -46,8 +46,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Or
     """LONG, undisturbed."""
     directory = tmp_path_factory.mktemp("oracle")
     with connect(valkey.url) as client:
-        client.flushall()
-        store, artifacts = complete_store(client, prefix="oracle:"), ArtifactStore.open(directory / "artifacts")
+        store, artifacts = emptied_store(client, prefix="oracle:"), ArtifactStore.open(directory / "artifacts")
         trainers = WarmTrainers(partial(TrainerProcess.spawn, directory, device="cpu"))
         bench = Bench("oracle", store, artifacts, trainers, print, lambda: False, 30, 5, 3600, 15, 3)
         job_id = submit(store, artifacts, LONG, directory)
