@@ -148,12 +148,15 @@ def _serving_elsewhere(summary: Json) -> str:
         return ", ".join(f"{servers[name]['p50']:.2f}" for servers in alone.values())
 
     many = summary["bytes, 128 connections"]
+    bytes_32 = summary["bytes, 32 connections"]
+    limit, best = bytes_32["limit"]["limit"], bytes_32["servers"][bytes_32["best_peer"]]["requests_per_second"]["median"]
     share = [summary[f"{payload}, 32 connections"]["servers"]["FastAPI"]["our_p99_share"]["mean"] for payload in alone]
     return _lines(
         f"A client alone waits {waits('snapcycle')} ms (floats, integers, bytes; FastAPI by hand {waits('FastAPI')};",
         f"BentoML {waits('BentoML')}; MLServer {waits('MLServer')}).",
         f"At 128 connections it is {_rate(many['servers']['snapcycle'])} a second with bytes,",
         f"{100 * many['limit']['our_share']:.0f} % of the limit.",
+        f"With bytes the limit, {limit:,.0f} a second, is {limit / best:.1f} times the best of the three.",
         f"Our p99 at 32 connections is {', '.join(f'{each:.2f}' for each in share)} of FastAPI's by hand.",
     )
 
