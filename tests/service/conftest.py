@@ -193,6 +193,12 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
         yield running
 
 
+@pytest.fixture
+def redis_client() -> None:
+    """None here: it would empty the server that these tests share."""
+    pytest.fail("tests of the service share a Valkey: start a ValkeyServer of your own")
+
+
 @pytest.fixture(scope="session")
 def server(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests that leave its settings and its Valkey alone."""

@@ -16,11 +16,14 @@ from service.children import Child, LaunchError, child_environment, keep_running
 from service.cli_processes import guarded
 from service.embedded import Stack
 from service.predictor import Predictor
+from tests.job_stores import complete_store
 from worker.artifacts import ArtifactStore
 from worker.job_specs import JobSpec
 from worker.job_store import Claim, JobStore
 from worker.jobs import JobStatus
+from worker.redis_connection import connect
 from worker.settings import Settings
+from worker.valkey_server import ValkeyServer
 
 
 def ending_process() -> subprocess.Popen[bytes]:
@@ -69,20 +72,25 @@ def test_a_child_that_keeps_dying_is_restarted_less_and_less_often() -> None:
     assert not child.has_died(), "a death is told once"
 
 
-def test_the_job_of_a_worker_that_died_is_given_on_at_once_and_no_other_workers(
-    job_store: JobStore, settings: Settings, new_spec: Callable[[], JobSpec]
-) -> None:
+def test_the_job_of_a_worker_that_died_is_given_on_at_once_and_no_other_workers(tmp_path: Path, new_spec: Callable[[], JobSpec]) -> None:
+    with ValkeyServer(tmp_path / "valkey") as server, connect(server.url) as client:
+        dead_and_living(complete_store(client), Settings(redis_url=server.url, data_dir=tmp_path), new_spec)
+
+
+def dead_and_living(job_store: JobStore, settings: Settings, new_spec: Callable[[], JobSpec]) -> None:
+    """A worker that dies, and one in another container, which has the same host name and process ids."""
     child = Child("worker 1", ending_process, word="ab12")
     child.launch()
     assert child.process is not None
     jobs = {}
-    for word in ("ab12", "cd34"):  # the second one lives in another container, which has the same host name and process ids
+    for word in ("ab12", "cd34"):
         spec = new_spec()
         job_store.submit(spec, idempotency_key=None, body_sha256="")
         owner = f"{socket.gethostname()}:{child.process.pid}:{word}"
         assert isinstance(job_store.claim(spec.id, owner, 3_600_000, 3), Claim)
         job_store.register_worker(owner, {}, ttl_ms=60_000)
         jobs[word] = spec.id
+    child.failures = 8  # so that it is not started again at once
     keep_running([child], settings)
     records = {word: job_store.get(job_id) for word, job_id in jobs.items()}
     assert {word: record.status for word, record in records.items() if record} == {"ab12": JobStatus.QUEUED, "cd34": JobStatus.RUNNING}
