@@ -33,10 +33,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 demo: $(VENV)/installed  ## train a snapshot ensemble on real data, watch it, ask it for predictions
 	@$(BIN)/snapcycle demo
 
-test: $(VENV)/installed-dev fashion-mnist chromium  ## the tests that take less than ten seconds each, with coverage; about nine minutes
+test: $(VENV)/installed-dev fashion-mnist chromium  ## the tests that take less than ten seconds each, with coverage; about ten minutes
 	@$(PYTEST) -m "not slow"
 
-test-all: $(VENV)/installed-dev fashion-mnist chromium  ## all tests, with coverage, as CI runs them; about seventeen minutes
+test-all: $(VENV)/installed-dev fashion-mnist chromium  ## all tests, with coverage, as CI runs them; about twenty minutes
 	@$(PYTEST)
 
 check: $(VENV)/installed-dev  ## formatting, lint, types, import contracts, no way from data to code
