@@ -16,6 +16,7 @@ from service.batcher import Batcher
 from service.prediction_protocol import PredictionHttpProtocol, _Unparsed
 from service.short_way import ShortWay
 from tests.service.conftest import Server, Trained, wait_until
+from tests.service.raw_answers import Answers
 from tests.service.test_predictions import ensemble_of
 
 
@@ -50,35 +51,6 @@ def json_request(path: str, row: np.ndarray[Any, Any], *headers: str) -> bytes:
 
 def connect(server: Server) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=10)
-
-
-class Answers:
-    """Reads answers one after the other from a connection."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection, self._data = connection, b""
-
-    def next(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers by lower-case name, body."""
-        while b"\r\n\r\n" not in self._data:
-            self._data += self._part()
-        head, _, self._data = self._data.partition(b"\r\n\r\n")
-        status_line, *lines = head.decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        length = int(headers["content-length"])
-        while len(self._data) < length:
-            self._data += self._part()
-        body, self._data = self._data[:length], self._data[length:]
-        return int(status_line.split()[1]), headers, body
-
-    def is_over(self) -> bool:
-        """Whether the server has closed the connection, with nothing left over."""
-        return not self._data and self._connection.recv(1) == b""
-
-    def _part(self) -> bytes:
-        part = self._connection.recv(65_536)
-        assert part, f"the server closed the connection after {self._data!r}"
-        return part
 
 
 def probabilities(body: bytes) -> list[float]:
