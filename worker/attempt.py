@@ -10,8 +10,9 @@ from typing import Any
 
 from worker.amendments import amended, num_extensions
 from worker.artifacts import ArtifactUnavailable, StoreFull
-from worker.attempt_documents import DRAINED, progress_documents, seconds_drained, without_gap
+from worker.attempt_documents import DRAINED, choices, progress_documents, seconds_drained, without_gap
 from worker.failpoints import failpoint
+from worker.handover import hand_over
 from worker.job_artifacts import JobArtifacts
 from worker.job_specs import JobSpec, TrainSpec
 from worker.job_store import Commit, ExtendedMeanwhile, JobStore, LostAttempt
@@ -75,26 +76,9 @@ class Attempt:
         self._rate = self._artifacts.learning_rate()
         if isinstance(spec, TrainSpec) and self._rate is not None:  # an earlier attempt has found it
             spec = spec.with_max_lr(self._rate["max_lr"])
-        dataset_path = self._artifacts.dataset_path(spec.dataset_id)
-        lost = self._artifacts.lost_snapshots() if isinstance(spec, TrainSpec) else []
-        num_snapshots = without_gap(self._artifacts.snapshots())
-        found = self._artifacts.checkpoints(num_snapshots=num_snapshots)
-        self._warnings = [*lost, *found.passed_over]
-        if found.passed_over and not found.paths:
-            self._warnings.append("no checkpoint is left that can be used: the run begins anew")
-        paths = [str(path) for path in found.paths]
-        inputs = self._artifacts.inputs(spec)
-        failpoint("handover.read")
-        return TrainerJob(
-            spec=spec,
-            dataset_path=str(dataset_path),
-            checkpoint_path=paths[0] if paths else None,
-            older_checkpoints=paths[1:],
-            checkpoint_seconds=checkpoint_seconds,
-            files={name: str(path) for name, path in inputs.files.items()},
-            documents=inputs.documents,
-            seconds_drained=seconds_drained(self._store.get(self._job_id)),
-        )
+        drained = seconds_drained(self._store.get(self._job_id))
+        job, self._warnings = hand_over(self._artifacts, spec, checkpoint_seconds=checkpoint_seconds, seconds_drained=drained)
+        return job
 
     def recall(self) -> None:
         """Takes up what earlier attempts have left: their snapshots, and no more of their history than the checkpoint has."""
@@ -307,7 +291,7 @@ class Attempt:
             manifests=self._snapshots.values(),
             rows=self._rows,
             config=self._config,
-            output=self._output | self._choices(),
+            output=self._output | choices(self._spec, self._rate, self._plan),
             record=record,
             extensions=record.extensions if record is not None else self._extensions,
         )
@@ -318,12 +302,3 @@ class Attempt:
                 raise  # who cancels doesn't wait for the store
             logger.exception("job %s: its result could not be stored; the reconciler will try again", self._job_id)
             return result
-
-    def _choices(self) -> dict[str, Any]:
-        """What a training job has decided on the way: its highest rate, and its changes of plan."""
-        if not isinstance(self._spec, TrainSpec):
-            return {}
-        rate = self._rate
-        if self._spec.max_lr_from is not None:
-            rate = {"max_lr": self._spec.config.schedule.max_lr, "from_job": self._spec.max_lr_from}
-        return {"learning_rate": rate, "plan": self._plan}

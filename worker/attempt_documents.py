@@ -1,10 +1,11 @@
 """What an attempt computes from what it knows, without any store: documents, counts, sums."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from worker.job_specs import JobSpec, TrainSpec
 from worker.jobs import JobRecord, JobStatus
 from worker.protocol import Progress
 
@@ -34,3 +35,12 @@ def progress_documents(progress: Progress) -> tuple[dict[str, Any], tuple[str, d
     """The record's progress, and the event, which has besides what holds for that moment alone."""
     data = progress.model_dump(exclude={"type"}) | {"fraction": progress.step / progress.steps if progress.steps else 0.0}
     return {name: value for name, value in data.items() if name not in MOMENTARY}, ("progress", data)
+
+
+def choices(spec: JobSpec | None, rate: dict[str, Any] | None, plan: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a training job has decided on the way: its highest rate, and its changes of plan. Nothing for other kinds."""
+    if not isinstance(spec, TrainSpec):
+        return {}
+    if spec.max_lr_from is not None:
+        rate = {"max_lr": spec.config.schedule.max_lr, "from_job": spec.max_lr_from}
+    return {"learning_rate": rate, "plan": plan}

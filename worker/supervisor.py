@@ -9,23 +9,22 @@ beside the turns. This module doesn't import torch.
 import logging
 import math
 import signal
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import assert_never
 
-from worker.artifacts import ArtifactDamaged, ArtifactMissing, ArtifactUnavailable, StoreFull
+from worker.artifacts import ArtifactUnavailable
 from worker.attempt import Attempt, FencedError
+from worker.attempt_end import Ending, conclude
 from worker.bench import Bench, Outcome
+from worker.debts import Debts
 from worker.failpoints import failpoint
 from worker.heartbeat import Heartbeat, now
-from worker.job_artifacts import JobArtifacts, StagedFileDamaged
+from worker.job_artifacts import JobArtifacts
 from worker.job_store import Claim, StoreUnavailable
-from worker.jobs import Action, ErrorCategory, JobStatus, Phase
+from worker.jobs import Action, ErrorCategory, Phase
 from worker.protocol import (
-    EXIT_DRAINED,
     CheckpointStaged,
     Failed,
     Finished,
@@ -107,7 +106,7 @@ class _Supervision:
         self._trainer = trainer
         self._mailbox = mailbox
         self.heartbeat = Heartbeat(attempt.renew_lease, seconds=bench.beat_seconds)
-        self._owed: deque[Callable[[], None]] = deque([attempt.read_clock, self._hand_over, attempt.recall])
+        self._debts = Debts(self._fail, attempt.read_clock, self._hand_over, attempt.recall)
         self._requested: Action | None = None
         self._last_word: Finished | Failed | None = None
         self._exit: Exited | None = None
@@ -143,10 +142,12 @@ class _Supervision:
         requested = self._bench.store.requested_action(self._job_id)
         if requested == Action.CANCEL:  # even where what is owed cannot be paid
             self._obey(requested)
-        self._pay()
+        if self._requested == Action.CANCEL:  # it owes nothing, whatever its trainer has said before it was dead
+            self._debts.clear()
+        self._debts.pay()
         self._obey(requested)
         self._attempt.report_news(is_stopping=self._requested is not None)
-        return self._end(self._exit.status) if self._exit else None
+        return conclude(self._ending(self._exit.status), self._attempt, self._bench, self._job_id) if self._exit else None
 
     def _wait_out(self, error: Exception) -> Outcome | None:
         """Takes a store's absence; None while there is time left."""
@@ -188,24 +189,24 @@ class _Supervision:
             case Started():
                 self._take_start(message)
             case FirstStep():
-                self._owed.append(partial(self._report_first_step, message.phase))
-                self._owed.append(self._attempt.record_claim)
+                self._debts.owe(partial(self._report_first_step, message.phase))
+                self._debts.owe(self._attempt.record_claim)
             case PhaseEntered() | Progress() | HistoryRows() | ResultStaged():
                 self._attempt.note(message)
             case RolledBack():
                 self._attempt.note_rollback(message)
-                self._owed.append(partial(self._attempt.report_rollback, message.message))
+                self._debts.owe(partial(self._attempt.report_rollback, message.message))
             case RateFound():
-                self._owed.append(partial(self._attempt.commit_rate, message))
+                self._debts.owe(partial(self._attempt.commit_rate, message))
             case Replanned():
                 self._attempt.note_plan(message)
-                self._owed.append(partial(self._attempt.report_plan, message))
+                self._debts.owe(partial(self._attempt.report_plan, message))
             case SnapshotStaged():
-                self._owed.append(partial(self._attempt.commit_snapshot, message, self._trainer.directory))
+                self._debts.owe(partial(self._attempt.commit_snapshot, message, self._trainer.directory))
             case CheckpointStaged():
-                self._owed.append(partial(self._attempt.commit_checkpoint, message, self._trainer.directory))
+                self._debts.owe(partial(self._attempt.commit_checkpoint, message, self._trainer.directory))
             case Finished() | Failed():
-                self._owed.append(self._attempt.check_dataset)  # else what it says may be wrong
+                self._debts.owe(self._attempt.check_dataset)  # else what it says may be wrong
                 self._last_word = self._last_word or message
             case Exited():
                 self._exit = message
@@ -216,12 +217,12 @@ class _Supervision:
         self._attempt.note_start(started)
         if started.step:
             logger.info("job %s: resumed at step %d", self._job_id, started.step)
-            self._owed.append(self._attempt.recall)
+            self._debts.owe(self._attempt.recall)
         for reason in started.passed_over:
-            self._owed.append(partial(self._attempt.report_warning, f"a checkpoint was passed over: {reason}"))
+            self._debts.owe(partial(self._attempt.report_warning, f"a checkpoint was passed over: {reason}"))
         if started.differences:
             warning = f"resumed in another environment, so the bits may differ: {'; '.join(started.differences)}"
-            self._owed.append(partial(self._attempt.report_warning, warning))
+            self._debts.owe(partial(self._attempt.report_warning, warning))
 
     def _report_first_step(self, phase: Phase) -> None:
         self._attempt.report_first_step(phase)
@@ -237,30 +238,9 @@ class _Supervision:
             if self._bench.store.num_queued() > 0:
                 self._bench.trainers.warm()
 
-    def _pay(self) -> None:
-        """Carries out what is owed, in order; what fails for want of a store stays owed.
-
-        A cancelled job owes nothing, whatever its trainer has said before it was dead.
-        """
-        if self._requested == Action.CANCEL:
-            self._owed.clear()
-        while self._owed:
-            try:
-                self._owed[0]()
-            except StoreFull as error:
-                self._fail(ErrorCategory.DISK_FULL, str(error), "make room in the artifact store and submit the job again")
-            except StagedFileDamaged:
-                raise  # another attempt may do better, elsewhere
-            except (ArtifactMissing, ArtifactDamaged) as error:
-                self._fail(ErrorCategory.DATA, str(error), "upload the dataset again and submit a new job")
-            self._owed.popleft()
-
     def _hand_over(self) -> None:
         """Gives the trainer its job."""
-        try:
-            self._trainer.send(self._attempt.trainer_job(checkpoint_seconds=self._bench.checkpoint_seconds))
-        except (ArtifactMissing, ArtifactDamaged) as error:
-            self._fail(ErrorCategory.DATA, str(error), "upload the dataset again and submit a new job")
+        self._trainer.send(self._attempt.trainer_job(checkpoint_seconds=self._bench.checkpoint_seconds))
 
     def _fail(self, category: ErrorCategory, message: str, suggestion: str) -> None:
         """Has the job fail, whatever the trainer says from now on."""
@@ -298,50 +278,12 @@ class _Supervision:
             case _:
                 assert_never(action)
 
-    def _end(self, status: int) -> Outcome:
-        """Ends the attempt after its trainer."""
-        if self._requested == Action.CANCEL:
-            self._attempt.finish(JobStatus.CANCELLED)
-            return Outcome.FINISHED
-        match self._last_word:
-            case Finished(stop_reason="stopped") if self._attempt.has_nothing:
-                self._attempt.finish(JobStatus.CANCELLED, stop_reason="stopped")
-                return Outcome.FINISHED
-            case Finished(stop_reason=stop_reason):
-                if self._attempt.finish(JobStatus.SUCCEEDED, stop_reason=stop_reason):
-                    return Outcome.FINISHED
-                self._bench.publish(self._job_id)  # it has got more cycles meanwhile
-                return Outcome.RELEASED
-            case Failed() as failed:
-                self._attempt.finish(JobStatus.FAILED, failed=failed)
-                return Outcome.FINISHED
-            case None if status == EXIT_DRAINED or self._draining_since is not None:
-                self._attempt.release()
-                self._bench.publish(self._job_id)
-                return Outcome.RELEASED
-            case None:
-                return self._crash(status)
-
-    def _crash(self, status: int) -> Outcome:
-        """Counts the trainer's crash; the job begins again where it can."""
-        reason = f"the trainer was killed by signal {-status}" if status < 0 else f"the trainer exited with status {status}"
-        reason = self._stalled or reason
-        if status == -signal.SIGKILL and self._bench.kernel_kills() > self._kernel_kills:
-            reason = "the kernel killed the trainer, since the machine was out of memory"
-            record = self._bench.store.get(self._job_id)
-            if record is not None and record.crashes > 0:  # once may have been another program's fault
-                suggestion = "lower batch_size, take a smaller network, or give the worker more memory"
-                self._attempt.finish(JobStatus.FAILED, failed=Failed(category="out_of_memory", message=reason, suggestion=suggestion))
-                return Outcome.FINISHED
-        logger.warning("job %s: %s", self._job_id, reason)
-        lost = self._attempt.lose(reason, max_crashes=self._bench.max_crashes)
-        match lost:
-            case "requeued":
-                self._bench.publish(self._job_id)
-                return Outcome.REQUEUED
-            case "failed" | "cancelled" | "paused":  # the reconciler stores the result, or the amendment
-                return Outcome.FINISHED
-            case "fenced" | "held":
-                return Outcome.FENCED
-            case _:
-                assert_never(lost)
+    def _ending(self, status: int) -> Ending:
+        return Ending(
+            status=status,
+            last_word=self._last_word,
+            requested=self._requested,
+            is_draining=self._draining_since is not None,
+            stalled=self._stalled,
+            is_kernel_kill=status == -signal.SIGKILL and self._bench.kernel_kills() > self._kernel_kills,
+        )

@@ -9,7 +9,8 @@ from service.known_heads import MAX_HEADS, KnownHeads
 from service.short_answers import PlainRequest
 from service.short_way import SHORT_WAY, ShortWay
 from tests.service.conftest import Server, Trained
-from tests.service.test_prediction_protocol import Answers, connect, json_request, post, probabilities
+from tests.service.raw_answers import Answers
+from tests.service.test_prediction_protocol import connect, json_request, post, probabilities
 from tests.service.test_predictions import ensemble_of
 
 
