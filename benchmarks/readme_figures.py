@@ -25,7 +25,7 @@ PAYLOADS = {
 TRAINING_ARMS = {
     "torchensemble, pictures": "torchensemble, pictures as in its documentation",
     "torchensemble": "torchensemble, rows prepared as tensors",
-    "torchensemble, batches": "the same, whole batches",
+    "torchensemble, batches": "the same, whole batches, freed memory kept",
     "textbook loop": "textbook loop",
     "Lightning": "Lightning (one network)",
     "fastai": "fastai (one network)",

@@ -4,7 +4,8 @@ All arms of a tier have the same rows, initial weights, order, batches and learn
 epoch and evaluation, time to an accuracy counts both for us, and for the others the first epoch: they do not evaluate.
 torchensemble is calibrated first, and stands three times: with pictures that torchvision's transforms prepare one by one, as its
 documentation and examples show it; with rows that somebody has prepared as tensors beforehand; and with a data set that hands out whole
-batches of these, which neither its documentation nor its examples show.
+batches of these in a process that keeps freed memory, which neither its documentation nor its examples show. Our own trainers keep freed
+memory by themselves, so our arms and the bare loop do too; the other arms run in the environment that a user has.
 
 ``make bench-train`` runs it. It goes on where it stopped; ``--minutes 6`` ends it early, between two turns.
 """
@@ -24,6 +25,7 @@ from benchmarks.compare_process import OWN_PYTHON, PEERS_PYTHON, ArmProcess
 from benchmarks.training_report import show, summary
 from benchmarks.training_tiers_data import QUICK, TIERS, Tier, write_shared
 from clr.precision import cpu_has_bf16
+from worker.trainer_process import KEEP_FREED_MEMORY
 
 Json = dict[str, Any]
 
@@ -53,6 +55,9 @@ CANDIDATES: dict[str, tuple[Json, ...]] = {
 }
 OWN_MODULES = ("training_own", "training_job")
 PEER_MODULES = ("training_peers", "training_libraries")
+TUNED_PEERS = "training_peers, tuned"
+"""Another process of ``training_peers``."""
+KEEPS_MEMORY = ("training_own", "training_bare", TUNED_PEERS)
 CALIBRATION_ROWS = {"A": 12_800, "B": 2_560, "C": 1_280}
 LIBRARY_TIERS = ("A",)
 """Where Lightning and fastai take part: they add a loop of their own, which shows most where a step is short."""
@@ -93,19 +98,22 @@ class Arms:
         self._stack, self.quick = stack, quick
         self._processes: dict[str, ArmProcess] = {}
 
-    def __getitem__(self, module: str) -> ArmProcess:
-        """The process of a module of ``benchmarks.compare_arm``."""
-        if module not in self._processes:
+    def __getitem__(self, name: str) -> ArmProcess:
+        """The process of a module of ``benchmarks.compare_arm``, or ``TUNED_PEERS``."""
+        if name not in self._processes:
             cores = sorted(os.sched_getaffinity(0))
+            module = name.partition(",")[0]
             python = PEERS_PYTHON if module in PEER_MODULES else OWN_PYTHON
-            self._processes[module] = self._stack.enter_context(ArmProcess(python, module, cores=cores, threads=len(cores)))
-        return self._processes[module]
+            environment = {"GLIBC_TUNABLES": KEEP_FREED_MEMORY} if name in KEEPS_MEMORY else {}
+            process = ArmProcess(python, module, cores=cores, threads=len(cores), environment=environment)
+            self._processes[name] = self._stack.enter_context(process)
+        return self._processes[name]
 
     def read(self, tier: Tier, directory: Path) -> None:
         """Gives every arm the rows of the next repeat."""
         for module in OWN_MODULES:
             self[module]("read", tier=tier.name, directory=str(directory), quick=self.quick)
-        for module in ("training_bare", "training_peers", *(["training_libraries"] if tier.name in LIBRARY_TIERS else [])):
+        for module in ("training_bare", "training_peers", TUNED_PEERS, *(["training_libraries"] if tier.name in LIBRARY_TIERS else [])):
             self[module]("read", network=tier.network, directory=str(directory))
 
     def check(self, tier: Tier, seed: int) -> None:
@@ -131,7 +139,7 @@ class Arms:
             "bare loop": ("training_bare", "run", {"cycles": tier.cycles, **best["bare loop"]}),
             "torchensemble": ("training_peers", "torchensemble", {"cycles": tier.cycles, **best["torchensemble"]}),
             "torchensemble, pictures": ("training_peers", "torchensemble", {"cycles": tier.cycles, **best["torchensemble, pictures"]}),
-            "torchensemble, batches": ("training_peers", "torchensemble", {"cycles": tier.cycles, **best["torchensemble, batches"]}),
+            "torchensemble, batches": (TUNED_PEERS, "torchensemble", {"cycles": tier.cycles, **best["torchensemble, batches"]}),
             "textbook loop": ("training_peers", "textbook", {"cycles": tier.cycles, "workers": workers}),
             "Lightning": ("training_libraries", "run_lightning", {"workers": workers}),
             "fastai": ("training_libraries", "run_fastai", {"workers": workers}),
@@ -181,7 +189,8 @@ def calibrated(campaign: Campaign, tier: Tier, arms: Arms) -> dict[str, Json]:
     rows = 256 if arms.quick else CALIBRATION_ROWS[tier.name]
     best = {}
     for name, candidates in CANDIDATES.items():
-        process, function = (arms["training_bare"], "run") if name == "bare loop" else (arms["training_peers"], "torchensemble")
+        peers = arms[TUNED_PEERS if name == "torchensemble, batches" else "training_peers"]
+        process, function = (arms["training_bare"], "run") if name == "bare loop" else (peers, "torchensemble")
 
         def measure(process: ArmProcess = process, function: str = function, candidates: tuple[Json, ...] = candidates) -> Json:
             rates = []

@@ -5,10 +5,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from clr.augmentation import moved
 from clr.config import TrainingConfig
+from clr.gradients import AutogradGradients, Gradients, MlpGradients, goes_by_hand
 from clr.optimizers import state_tensors
 from clr.preprocessing import Preprocessing, arrange
 from clr.targets import Task
@@ -40,21 +40,28 @@ class TrainingStep:
         self, config: TrainingConfig, task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, preprocessing: Preprocessing
     ) -> None:
         self.config, self.optimizer = config, optimizer
-        self._task, self._model, self._preprocessing = task, model, preprocessing
-        self._autocast = _autocast(config.precision, preprocessing.mean.device)
+        self._model, self._preprocessing = model, preprocessing
+        device = preprocessing.mean.device
+        self._gradients: Gradients = (
+            MlpGradients(model, task)
+            if goes_by_hand(config, device)
+            else AutogradGradients(model, task, optimizer, _autocast(config.precision, device))
+        )
 
     def __call__(self, batch: Batch) -> Tensor:
         """Updates the network by the gradient of the rows' mean loss, and returns that loss before the update, on the device."""
         images, targets = arrange(batch.inputs, self._preprocessing.layout), batch.targets
         if batch.moves is not None:
             images = moved(images, batch.moves)
-        self.optimizer.zero_grad()
+        self._gradients.clear()
         size = self.config.batch_size
         if len(targets) <= size:
-            loss = self._backward(images, targets)
+            loss = self._gradients.add(self._preprocessing.standardize(images), targets)
         else:
             parts = zip(torch.split(images, size), torch.split(targets, size), strict=True)
-            losses = [self._backward(part, of_part, len(targets)) for part, of_part in parts]
+            losses = [
+                self._gradients.add(self._preprocessing.standardize(part), of_part, len(of_part) / len(targets)) for part, of_part in parts
+            ]
             loss = torch.stack(losses).sum()
         self.optimizer.step()
         return loss
@@ -62,20 +69,6 @@ class TrainingStep:
     def state(self) -> list[Tensor]:
         """References to all that a step changes and the next one starts from."""
         return [*self._model.state_dict().values(), *state_tensors(self.optimizer).values()]
-
-    def _backward(self, images: Tensor, targets: Tensor, num_rows: int | None = None) -> Tensor:
-        """Adds the gradients of a mini-batch's mean loss, weighted by its share of ``num_rows``; returns the weighted loss."""
-        with self._autocast:
-            loss = self._loss(self._model(self._preprocessing.standardize(images)), targets)
-        if num_rows is not None:
-            loss = loss * (len(targets) / num_rows)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-        return loss.detach()
-
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        if self._task is Task.CLASSIFICATION:
-            return functional.cross_entropy(outputs, targets)
-        return functional.mse_loss(outputs.float().squeeze(1), targets)
 
 
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

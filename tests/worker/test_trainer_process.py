@@ -1,7 +1,9 @@
 """Trainer processes seen from the worker, with ``sleep`` and ``cat`` in place of a trainer where torch isn't the point."""
 
 import os
+import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -55,6 +57,25 @@ def test_trainer_learns_nothing_of_its_workers_secrets() -> None:
 
 def test_trainers_get_a_fixed_number_of_threads() -> None:
     assert int(trainer_environment(Path("/scratch"), {})["OMP_NUM_THREADS"]) >= 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or sys.platform != "linux", reason="a setting of glibc")
+def test_trainers_keep_what_they_free_for_the_next_step() -> None:
+    program = """
+import resource
+faults = []
+for _ in range(101):
+    block = bytearray(8 << 20)
+    del block
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[0])
+"""
+    own, plain = (
+        int(subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True).stdout)
+        for environment in (trainer_environment(Path("/scratch"), {}), {})
+    )
+    assert own < 4096, "not twice what one block takes"
+    assert plain > own, "else the setting is needed no more"
 
 
 def test_discarding_kills_the_whole_process_group_and_removes_the_directory(tmp_path: Path) -> None:
