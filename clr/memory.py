@@ -2,20 +2,16 @@
 
 import math
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import nn
 
 from clr.config import ModelConfig, OptimizerConfig, SgdConfig
-from clr.models import build_model
+from clr.models import GlobalAverage, build_model
 from clr.preprocessing import image_size
 
 BYTES_PER_VALUE = 4
 """Of float32; bf16 takes less."""
-
-_ROWS = 2
-"""Of the trial batch: batch normalisation refuses one."""
 
 
 def training_bytes(
@@ -44,17 +40,30 @@ def _network_size(model: ModelConfig, input_shape: tuple[int, ...], num_outputs:
 
 
 def _values_per_row(network: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """How many numbers all layers together make of one row."""
+    """How many numbers all layers together make of one row, the row itself included.
+
+    By the sizes of the layers: to send an empty tensor through them imports so much of torch that an API's first job waited a second.
+    """
     size = image_size(input_shape)
-    row = size if size is not None and any(isinstance(module, nn.Conv2d) for module in network.modules()) else (math.prod(input_shape),)
-    counts = [_ROWS * math.prod(row)]
-
-    def count(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        counts.append(output.numel())
-
-    for module in network.modules():
-        if not list(module.children()):
-            module.register_forward_hook(count)
-    with torch.no_grad():
-        network(torch.empty((_ROWS, *row), device="meta"))
-    return sum(counts) // _ROWS
+    layers = [module for module in network.modules() if not list(module.children())]
+    is_convolutional = size is not None and any(isinstance(layer, nn.Conv2d) for layer in layers)
+    channels, height, width = size if size is not None and is_convolutional else (math.prod(input_shape), 1, 1)
+    count = channels * height * width
+    for layer in layers:
+        match layer:
+            case nn.Linear():
+                channels, height, width = layer.out_features, 1, 1
+            case nn.Conv2d():
+                channels = layer.out_channels
+                if layer.kernel_size != (1, 1):  # a shortcut comes after the convolutions beside it
+                    height, width = -(-height // layer.stride[0]), -(-width // layer.stride[1])
+            case nn.MaxPool2d():
+                height, width = height // 2, width // 2
+            case GlobalAverage():
+                height, width = 1, 1
+            case nn.Flatten() | nn.ReLU() | nn.Dropout() | nn.BatchNorm2d():
+                pass  # as many as it gets
+            case _:
+                raise AssertionError(f"the size of {type(layer).__name__}'s output has to be said here")
+        count += channels * height * width
+    return count
