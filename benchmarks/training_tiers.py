@@ -25,7 +25,7 @@ from benchmarks.compare_process import OWN_PYTHON, PEERS_PYTHON, ArmProcess
 from benchmarks.training_report import show, summary
 from benchmarks.training_tiers_data import QUICK, TIERS, Tier, write_shared
 from clr.precision import cpu_has_bf16
-from worker.trainer_process import KEEP_FREED_MEMORY
+from worker.trainer_process import memory_environment
 
 Json = dict[str, Any]
 
@@ -104,7 +104,7 @@ class Arms:
             cores = sorted(os.sched_getaffinity(0))
             module = name.partition(",")[0]
             python = PEERS_PYTHON if module in PEER_MODULES else OWN_PYTHON
-            environment = {"GLIBC_TUNABLES": KEEP_FREED_MEMORY} if name in KEEPS_MEMORY else {}
+            environment = memory_environment() if name in KEEPS_MEMORY else {}
             process = ArmProcess(python, module, cores=cores, threads=len(cores), environment=environment)
             self._processes[name] = self._stack.enter_context(process)
         return self._processes[name]

@@ -17,6 +17,8 @@ from torch import Tensor
 from clr.ensemble_forms import JointForms
 from clr.errors import EnsembleError, InputError
 from clr.inference import BATCH_ROWS, network_outputs, predictions
+from clr.joint_form import Member
+from clr.preprocessing import Preprocessing
 from clr.snapshots import Snapshot, load_snapshot
 from clr.tables import Column
 from clr.targets import Task
@@ -112,7 +114,8 @@ class Ensemble:
         self.input_shape: tuple[int, ...] = first.input_shape
         self.class_names: tuple[str, ...] = first.class_names
         self.columns: tuple[Column, ...] = first.columns
-        self._members = [(snapshot.build_network(target), snapshot.preprocessing.to(target)) for snapshot in snapshots]
+        self._device = target
+        self._members = _with_shared_preprocessing([(each.build_network(target), each.preprocessing.to(target)) for each in snapshots])
         self._joint = JointForms(
             self._members, self._member_outputs, input_shape=self.input_shape, is_classification=self.task is Task.CLASSIFICATION
         )
@@ -197,9 +200,14 @@ class Ensemble:
         each = zip(outputs_MBC, self._members, strict=True)
         return torch.stack([predictions(outputs_BC, self.task, preprocessing) for outputs_BC, (_, preprocessing) in each])
 
+    @torch.inference_mode()
     def _each_member(self, rows: Tensor) -> Iterator[Tensor]:
+        """As ``network_outputs`` of one member after the other; rows are prepared once for all that take them alike."""
+        on_device, prepared, prepared_by = rows.to(self._device), rows, None
         for network, preprocessing in self._members:
-            yield predictions(network_outputs(network, preprocessing, rows), self.task, preprocessing)
+            if preprocessing is not prepared_by:
+                prepared, prepared_by = preprocessing(on_device), preprocessing
+            yield predictions(network(prepared).float().cpu(), self.task, preprocessing)
 
     def checked(self, inputs: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """The rows as uint8 or finite float32. Raises ``InputError`` as ``predict``."""
@@ -219,6 +227,18 @@ class Ensemble:
     def _require(self, task: Task) -> None:
         if self.task is not task:
             raise EnsembleError(f"this needs an ensemble for {task.value}, got one for {self.task.value}: use predict")
+
+
+def _with_shared_preprocessing(members: Sequence[Member]) -> list[Member]:
+    """The same members; those that prepare rows alike share one object for it."""
+    kept: list[Preprocessing] = []
+    shared: list[Member] = []
+    for network, preprocessing in members:
+        same = next((each for each in kept if each.is_equal(preprocessing)), preprocessing)
+        if same is preprocessing:
+            kept.append(same)
+        shared.append((network, same))
+    return shared
 
 
 def _batches(rows: Tensor) -> Sequence[Tensor]:

@@ -57,7 +57,7 @@ def _values_per_row(network: nn.Module, input_shape: tuple[int, ...]) -> int:
                 channels = layer.out_channels
                 if layer.kernel_size != (1, 1):  # a shortcut comes after the convolutions beside it
                     height, width = -(-height // layer.stride[0]), -(-width // layer.stride[1])
-            case nn.MaxPool2d():
+            case nn.MaxPool2d(kernel_size=2):
                 height, width = height // 2, width // 2
             case GlobalAverage():
                 height, width = 1, 1

@@ -79,6 +79,11 @@ class Preprocessing:
         """The same, with its tensors on ``device``."""
         return Preprocessing(self.layout, self.mean.to(device), self.std.to(device), self.target_mean, self.target_std)
 
+    def is_equal(self, other: "Preprocessing") -> bool:
+        """Whether the other does the same, to the bit."""
+        numbers = (self.target_mean, self.target_std) == (other.target_mean, other.target_std)
+        return self.layout == other.layout and numbers and self.mean.equal(other.mean) and self.std.equal(other.std)
+
     def standardize(self, images: Tensor) -> Tensor:
         """Arranged rows as float32 with zero mean and unit variance."""
         return images.float().sub(self.mean).div_(self.std)

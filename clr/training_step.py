@@ -45,7 +45,7 @@ class TrainingStep:
         self._gradients: Gradients = (
             MlpGradients(model, task)
             if goes_by_hand(config, device)
-            else AutogradGradients(model, task, optimizer, _autocast(config.precision, device))
+            else AutogradGradients(model, task, optimizer=optimizer, autocast=_autocast(config.precision, device))
         )
 
     def __call__(self, batch: Batch) -> Tensor:

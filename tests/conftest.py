@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
@@ -16,6 +17,9 @@ from worker.jobs import now_rfc3339
 from worker.redis_connection import connect
 from worker.settings import Settings
 from worker.valkey_server import ValkeyServer
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # the machine is shared: a slow example is no failure
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from worker.amendments import amended, num_extensions
 from worker.artifacts import ArtifactUnavailable, StoreFull
 from worker.attempt_documents import DRAINED, choices, progress_documents, seconds_drained, without_gap
 from worker.failpoints import failpoint
-from worker.handover import hand_over
+from worker.handover import legacy, trainer_job
 from worker.job_artifacts import JobArtifacts
 from worker.job_specs import JobSpec, TrainSpec
 from worker.job_store import Commit, ExtendedMeanwhile, JobStore, LostAttempt
@@ -76,9 +76,17 @@ class Attempt:
         self._rate = self._artifacts.learning_rate()
         if isinstance(spec, TrainSpec) and self._rate is not None:  # an earlier attempt has found it
             spec = spec.with_max_lr(self._rate["max_lr"])
-        drained = seconds_drained(self._store.get(self._job_id))
-        job, self._warnings = hand_over(self._artifacts, spec, checkpoint_seconds=checkpoint_seconds, seconds_drained=drained)
-        return job
+        dataset_path = self._artifacts.dataset_path(spec.dataset_id)
+        left = legacy(self._artifacts, spec)
+        self._warnings = list(dict.fromkeys([*self._warnings, *left.warnings]))  # what a try before a store was away found is told too
+        return trainer_job(
+            self._artifacts,
+            spec,
+            dataset_path=dataset_path,
+            checkpoints=left.checkpoints,
+            checkpoint_seconds=checkpoint_seconds,
+            seconds_drained=seconds_drained(self._store.get(self._job_id)),
+        )
 
     def recall(self) -> None:
         """Takes up what earlier attempts have left: their snapshots, and no more of their history than the checkpoint has."""

@@ -1,6 +1,7 @@
 """How an attempt ends once its trainer has: in a result, back in the queue, or counted as a crash. This module doesn't import torch."""
 
 import logging
+import signal
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -22,7 +23,7 @@ class Ending:
         requested: What someone had asked of the job, and was passed on.
         is_draining: Whether it was asked to leave.
         stalled: Why the watchdog killed it.
-        is_kernel_kill: Whether the kernel killed it for want of memory.
+        kernel_kills_before: How many processes the kernel had killed for want of memory when the attempt began.
     """
 
     status: int
@@ -30,10 +31,10 @@ class Ending:
     requested: Action | None
     is_draining: bool
     stalled: str | None
-    is_kernel_kill: bool
+    kernel_kills_before: int
 
 
-def conclude(ending: Ending, attempt: Attempt, bench: Bench, job_id: str) -> Outcome:
+def conclude(ending: Ending, attempt: Attempt, *, bench: Bench, job_id: str) -> Outcome:
     """Tells the stores of the attempt's end and returns what became of the job.
 
     Raises:
@@ -60,15 +61,15 @@ def conclude(ending: Ending, attempt: Attempt, bench: Bench, job_id: str) -> Out
             bench.publish(job_id)
             return Outcome.RELEASED
         case None:
-            return _crash(ending, attempt, bench, job_id)
+            return _crash(ending, attempt, bench=bench, job_id=job_id)
 
 
-def _crash(ending: Ending, attempt: Attempt, bench: Bench, job_id: str) -> Outcome:
+def _crash(ending: Ending, attempt: Attempt, *, bench: Bench, job_id: str) -> Outcome:
     """Counts the trainer's crash; the job begins again where it can."""
     status = ending.status
     reason = f"the trainer was killed by signal {-status}" if status < 0 else f"the trainer exited with status {status}"
     reason = ending.stalled or reason
-    if ending.is_kernel_kill:
+    if status == -signal.SIGKILL and bench.kernel_kills() > ending.kernel_kills_before:
         reason = "the kernel killed the trainer, since the machine was out of memory"
         record = bench.store.get(job_id)
         if record is not None and record.crashes > 0:  # once may have been another program's fault

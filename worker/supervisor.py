@@ -8,7 +8,6 @@ beside the turns. This module doesn't import torch.
 
 import logging
 import math
-import signal
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -147,7 +146,9 @@ class _Supervision:
         self._debts.pay()
         self._obey(requested)
         self._attempt.report_news(is_stopping=self._requested is not None)
-        return conclude(self._ending(self._exit.status), self._attempt, self._bench, self._job_id) if self._exit else None
+        if self._exit is None:
+            return None
+        return conclude(self._ending(self._exit.status), self._attempt, bench=self._bench, job_id=self._job_id)
 
     def _wait_out(self, error: Exception) -> Outcome | None:
         """Takes a store's absence; None while there is time left."""
@@ -285,5 +286,5 @@ class _Supervision:
             requested=self._requested,
             is_draining=self._draining_since is not None,
             stalled=self._stalled,
-            is_kernel_kill=status == -signal.SIGKILL and self._bench.kernel_kills() > self._kernel_kills,
+            kernel_kills_before=self._kernel_kills,
         )

@@ -35,11 +35,27 @@ KEEP_FREED_MEMORY = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_th
 """``GLIBC_TUNABLES`` of a process that trains: what is freed stays for the next step, on huge pages where the system lets one ask for them.
 
 By itself glibc gives the larger blocks, such as the activations of a convolution, back to the system when they are freed, and gets them
-page by page in the next step: of a small CNN's steps with 128 images, 20 ms, that took 2 to 5, of a ResNet-8's 80 about 12. Bits don't
-depend on it. Other C libraries ignore it. A process that calls ``clr.train`` itself has to be started with it.
+page by page in the next step (figures in docs/decisions/process-per-job.md). Bits don't depend on it.
 """
+_FIRST_GLIBC = (2, 35)
+"""Older ones refuse so high an mmap threshold, and with the other one alone they would give every block back."""
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 _ABANDONED_AFTER_SECONDS = 60
+
+
+def memory_environment() -> dict[str, str]:
+    """What a process that trains is to be started with besides; a process that calls ``clr.train`` itself gains by it too.
+
+    Nothing where the C library is not glibc, or an older one.
+    """
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):
+        return {}
+    numbers = version.split(".")
+    if name != "glibc" or not all(map(str.isdecimal, numbers)) or tuple(map(int, numbers)) < _FIRST_GLIBC:
+        return {}
+    return {"GLIBC_TUNABLES": KEEP_FREED_MEMORY}
 
 
 def trainer_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -49,7 +65,7 @@ def trainer_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str
     # Threads that wait for each other spin, beside a busy process for a whole time slice at every step: of 64 steps a second of a small
     # CNN on two cores the default leaves 1, this 43. On an idle machine it costs a fifth of the steps.
     environment.setdefault("GOMP_SPINCOUNT", "1000")
-    environment.setdefault("GLIBC_TUNABLES", KEEP_FREED_MEMORY)
+    environment = {**memory_environment(), **environment}
     environment |= {
         "HOME": str(home),
         "TMPDIR": str(home),

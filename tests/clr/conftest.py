@@ -2,10 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import settings
-
-settings.register_profile("no deadline", deadline=None)  # the machine is shared: a slow example is no failure
-settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True)

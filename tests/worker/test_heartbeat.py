@@ -3,8 +3,10 @@
 import threading
 from collections.abc import Callable, Iterable
 
+import pytest
+
 from tests.worker.training_jobs import wait_until
-from worker.heartbeat import Heartbeat
+from worker.heartbeat import MAX_TURN_SECONDS, Heartbeat
 from worker.redis_connection import StoreUnavailable
 
 
@@ -49,9 +51,19 @@ def test_a_supervisor_that_hangs_keeps_no_job() -> None:
         assert not heartbeat.is_fenced
 
 
-def test_turns_keep_it_going() -> None:
-    beat, counted = beats([])
-    with Heartbeat(beat, seconds=0.01, max_turn_seconds=0.2) as heartbeat:
-        while len(counted) < 60:
+def test_turns_keep_it_going(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, counted = [0.0], 0
+    monkeypatch.setattr("worker.heartbeat.now", lambda: clock[0])
+
+    def beat() -> bool:
+        nonlocal counted
+        counted += 1
+        clock[0] += 0.9 * MAX_TURN_SECONDS
+        if counted < 20:
             heartbeat.note_turn()
-        assert heartbeat._thread.is_alive()
+        return True
+
+    with Heartbeat(beat, seconds=0.001) as heartbeat:
+        heartbeat._thread.join(20)
+        assert not heartbeat._thread.is_alive()
+    assert counted == 21, "one more than the last turn allowed"

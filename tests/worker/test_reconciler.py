@@ -216,7 +216,7 @@ def test_after_an_outage_leases_are_not_trusted_at_once(
     redis_client: redis.Redis,
 ) -> None:
     monkeypatch.setattr(reconciler, "PASS_SECONDS", 0.02)
-    settings = settings.model_copy(update={"beat_seconds": 0.15})
+    settings = settings.model_copy(update={"beat_seconds": 0.6})
     stop = threading.Event()
     arguments = {"settings": settings, "stop": stop}
     thread = threading.Thread(target=run_reconciler, args=(job_store, artifacts, broker.publish), kwargs=arguments)
@@ -228,7 +228,7 @@ def test_after_an_outage_leases_are_not_trusted_at_once(
         wait_until(lambda: broker.sent == [first])
 
         second = submit(job_store, new_spec())
-        granted = job_store.claim(second, "worker-2", 400, 3)
+        granted = job_store.claim(second, "worker-2", 800, 3)
         assert isinstance(granted, Claim)
         redis_client.config_set("maxmemory", "1mb")  # the server refuses to write: nobody can lead, nobody can beat
         wait_until(lambda: job_store.expired_leases() == [second])

@@ -62,7 +62,7 @@ def test_an_idle_worker_hears_of_the_next_job_at_once(site: Site) -> None:
     second = site.submit(tiny_config())
     began_at = time.monotonic()
     wait_until(lambda: status_of(site.store, second) != JobStatus.QUEUED)
-    assert time.monotonic() - began_at < 0.5  # not at the next timer of Celery's loop, one to ten seconds later
+    assert time.monotonic() - began_at < 0.95  # not at the next timer of Celery's loop, one to ten seconds later
 
 
 @pytest.mark.slow

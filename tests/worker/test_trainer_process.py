@@ -1,7 +1,6 @@
 """Trainer processes seen from the worker, with ``sleep`` and ``cat`` in place of a trainer where torch isn't the point."""
 
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import pytest
 
 from tests.worker.training_jobs import process_is_gone, wait_until
 from worker.protocol import StopRequest
-from worker.trainer_process import ScratchDirectory, TrainerProcess, WarmTrainers, trainer_environment
+from worker.trainer_process import ScratchDirectory, TrainerProcess, WarmTrainers, memory_environment, trainer_environment
 
 
 def start(directory: Path, *command: str) -> TrainerProcess:
@@ -59,13 +58,13 @@ def test_trainers_get_a_fixed_number_of_threads() -> None:
     assert int(trainer_environment(Path("/scratch"), {})["OMP_NUM_THREADS"]) >= 1
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or sys.platform != "linux", reason="a setting of glibc")
+@pytest.mark.skipif(not memory_environment(), reason="a setting of glibc from 2.35 on")
 def test_trainers_keep_what_they_free_for_the_next_step() -> None:
     program = """
 import resource
 faults = []
-for _ in range(101):
-    block = bytearray(8 << 20)
+for _ in range(9):
+    block = bytearray(64 << 20)
     del block
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 print(faults[-1] - faults[0])
@@ -74,8 +73,23 @@ print(faults[-1] - faults[0])
         int(subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True).stdout)
         for environment in (trainer_environment(Path("/scratch"), {}), {})
     )
-    assert own < 4096, "not twice what one block takes"
-    assert plain > own, "else the setting is needed no more"
+    assert own * 10 < plain
+
+
+def test_a_worker_s_own_setting_of_its_c_library_goes_before() -> None:
+    assert (
+        trainer_environment(Path("/scratch"), {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1"})["GLIBC_TUNABLES"]
+        == "glibc.malloc.arena_max=1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "is_set"),
+    [("glibc 2.34", False), ("glibc 2.35", True), ("glibc 3.0", True), ("musl 1.2", False), (None, False), ("glibc 2.x", False)],
+)
+def test_only_a_c_library_that_takes_the_whole_setting_gets_it(version: str | None, is_set: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.confstr", lambda _: version)
+    assert ("GLIBC_TUNABLES" in memory_environment()) is is_set
 
 
 def test_discarding_kills_the_whole_process_group_and_removes_the_directory(tmp_path: Path) -> None:
