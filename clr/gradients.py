@@ -101,7 +101,7 @@ class MlpGradients:
             self._put(weight_KF, torch.mm, grad_BK.t(), taken_BF[index])
             self._put(bias_K, torch.sum, grad_BK, 0)
             if index:
-                grad_BK = _aten.threshold_backward(grad_BK.mm(weight_KF), taken_BF[index], 0)
+                grad_BK = _aten.threshold_backward(_through(weight_KF, grad_BK), taken_BF[index], 0)
         self._is_clear = False
         return loss
 
@@ -126,3 +126,10 @@ class MlpGradients:
             operation(*operands, out=parameter.grad)
         else:
             parameter.grad += operation(*operands)
+
+
+def _through(weight_KF: Tensor, grad_BK: Tensor) -> Tensor:
+    """The gradient (B, F) by what the layer takes."""
+    if len(grad_BK) == weight_KF.shape[1] == 1:  # a single number counts as column-major, and autograd computes the transposed product
+        return weight_KF.t().mm(grad_BK.t()).t()
+    return grad_BK.mm(weight_KF)
