@@ -73,7 +73,11 @@ def main() -> None:
     arguments = parser.parse_args()
     paths = campaign_paths("training", arguments)
     tiers = {name: (QUICK if arguments.quick else TIERS)[name] for name in TIERS}
-    settings = {"tiers": {name: vars(tier) for name, tier in tiers.items()}, "cores": sorted(os.sched_getaffinity(0))}
+    settings = {
+        "tiers": {name: vars(tier) for name, tier in tiers.items()},
+        "cores": sorted(os.sched_getaffinity(0)),
+        "keeps_memory": KEEPS_MEMORY,
+    }
     settings = json.loads(json.dumps(settings))
     campaign = Campaign(paths.turns, "training", settings, fresh=arguments.fresh or arguments.quick)
     deadline = time.monotonic() + 60 * arguments.minutes
