@@ -21,6 +21,9 @@ PACKED_ROWS = range(2, 32)
 """Where oneDNN's packed weights are faster than MKL's products: a single row is bound by reading the weights, and many rows by arithmetic,
 at which MKL is as good where there is no AVX-512."""
 
+NARROW = 16
+"""Outputs of a layer up to which its transposed product is faster."""
+
 
 def mlp_candidates(members: Sequence[Member]) -> list[Candidate]:
     """The forms for these members; none where they are other networks, differ, or are alone."""
@@ -54,8 +57,8 @@ class StackedMlp:
         """Raw outputs (M, B, C)."""
         x_BD = centred(rows, self._preprocessing)
         x = torch.addmm(self._first_bias, x_BD, self._first_DH).view(len(x_BD), self._num_members, -1).transpose(0, 1)
-        for bias, weight in self._rest:
-            x = torch.baddbmm(bias, x.relu_(), weight)
+        for layer in self._rest:
+            x = layer(x.relu_())
         return x
 
 
@@ -75,15 +78,35 @@ class PackedMlp:
         x_BD = centred(rows, self._preprocessing)
         x: Tensor = torch.ops.mkldnn._linear_pointwise(x_BD, self._first, self._first_bias, self._activation, [], "")
         x = x.view(len(x_BD), self._num_members, -1).transpose(0, 1)
-        for index, (bias, weight) in enumerate(self._rest):
-            x = torch.baddbmm(bias, x.relu_() if index else x, weight)
+        for index, layer in enumerate(self._rest):
+            x = layer(x.relu_() if index else x)
         return x
 
 
-def _batched(weights: Sequence[Sequence[Tensor]], biases: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """Bias (M, 1, H) and weight (M, H', H) of each layer."""
-    layers = zip(weights, biases, strict=True)
-    return [(torch.stack([*bias])[:, None], torch.stack([*weight]).transpose(1, 2).contiguous()) for weight, bias in layers]
+class _BatchedLayer:
+    """A layer that is not the first, of all members.
+
+    One with few outputs, such as the last, has its product the other way round but for single rows: MKL is slow where the second factor is
+    narrow, and takes up to four times as long.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
+        weight_MCH, bias_MC = torch.stack([*weights]), torch.stack([*biases])
+        self._is_narrow = weight_MCH.shape[1] <= NARROW
+        weight_MHC = weight_MCH.transpose(1, 2)
+        self._weight_MHC = weight_MHC if self._is_narrow else weight_MHC.contiguous()
+        self._bias_M1C = bias_MC[:, None]
+
+    def __call__(self, x_MBH: Tensor) -> Tensor:
+        """The layer's outputs (M, B, C)."""
+        if self._is_narrow and x_MBH.shape[1] > 1:
+            return torch.baddbmm(self._bias_M1C.mT, self._weight_MHC.mT, x_MBH.mT).mT
+        return torch.baddbmm(self._bias_M1C, x_MBH, self._weight_MHC)
+
+
+def _batched(weights: Sequence[Sequence[Tensor]], biases: Sequence[Sequence[Tensor]]) -> list[_BatchedLayer]:
+    """The layers behind the first."""
+    return [_BatchedLayer(*layer) for layer in zip(weights, biases, strict=True)]
 
 
 def centred(rows: Tensor, preprocessing: Preprocessing) -> Tensor:

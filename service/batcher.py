@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction
+from clr.combination import EnsemblePrediction, RegressionPrediction
+from clr.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,7 @@ class Timed:
 Outcome = Timed | Exception
 
 
-@dataclass(frozen=True, eq=False)
-class _Waiting:
+class _Waiting(NamedTuple):
     ensemble: Ensemble
     rows: Tensor
     with_members: bool

@@ -16,9 +16,11 @@ from worker.jobs import DEFAULT_TENANT, JobKind, JobRecord
 from worker.records import ensemble_key, read_document
 
 REMEMBERED = 1000
-FRESH_SECONDS = 0.01
-"""How long predictions that are not alone may go on with what was found: an ensemble grows by a snapshot every few seconds at most, and to
-ask Redis for each of thousands of predictions a second would take longer than to compute them."""
+REFRESH_SECONDS = 0.005
+"""How old what was found may be before predictions that are not alone have it looked up again, without waiting: an ensemble grows by a
+snapshot every few seconds at most, and to ask Redis for each of thousands of predictions a second takes longer than to compute them."""
+FRESH_SECONDS = 0.05
+"""How old it may be at most. Many connections that wait for one pass ask in bursts, tens of milliseconds apart."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class EnsembleDirectory:
         self._artifacts = artifacts
         self._chosen: OrderedDict[str, Members] = OrderedDict()
         self._grown: OrderedDict[str, Members] = OrderedDict()
-        self._looks: SharedLooks[Members] = SharedLooks(fresh_seconds=FRESH_SECONDS)
+        self._looks: SharedLooks[Members] = SharedLooks(fresh_seconds=FRESH_SECONDS, refresh_seconds=REFRESH_SECONDS)
 
     def find(self, ensemble_id: str, version: int | None = None) -> Members:
         """The members of a version, by default of the latest.

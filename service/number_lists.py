@@ -45,10 +45,17 @@ def _has_booleans(text: bytes) -> bool:
 
 
 def _flat_array(values: list[Any]) -> Array:
+    """In memory that may be written to, which torch asks for."""
     if isinstance(values[0], int):
         try:
-            return np.frombuffer(bytes(values), np.uint8)
+            return np.frombuffer(bytearray(values), np.uint8)
         except (TypeError, ValueError):  # fractions among them, or beyond 0 to 255
             if not any(isinstance(value, float) for value in values):
-                return np.frombuffer(struct.pack(f"{len(values)}q", *values), np.int64)
-    return np.frombuffer(struct.pack(f"{len(values)}f", *values), np.float32)
+                return _packed(values, "q", np.int64)
+    return _packed(values, "f", np.float32)
+
+
+def _packed(values: list[Any], letter: str, dtype: type[np.generic]) -> Array:
+    room = bytearray(len(values) * np.dtype(dtype).itemsize)
+    struct.pack_into(f"{len(values)}{letter}", room, 0, *values)
+    return np.frombuffer(room, dtype)

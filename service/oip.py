@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction
+from clr.combination import EnsemblePrediction, RegressionPrediction
+from clr.ensemble import Ensemble
 from clr.targets import Task
 from service.errors import Problem
 from service.validation import shown

@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 
-from clr.ensemble import EnsemblePrediction, RegressionPrediction
+from clr.combination import EnsemblePrediction, RegressionPrediction
 from service.errors import to_json
 from service.oip import Array, Json, datatype_of, output_values
 from service.oip_requests import InferenceRequest

@@ -1,6 +1,5 @@
 """How large a prediction may be: in rows, and in numbers that its answer holds."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,15 @@ def check_size(inputs: np.ndarray[Any, Any], ensemble: Ensemble, *, with_members
         Problem: More rows, or more numbers in the answer, than the settings allow.
     """
     rows, limit = len(inputs) if inputs.ndim else 0, settings.max_predict_values
-    factors = {"rows": rows, "classes": len(ensemble.class_names) or 1, "members": ensemble.num_members if with_members else 1}
-    values = math.prod(factors.values())
-    rows_allowed = min(settings.max_predict_rows, limit * rows // max(values, 1))
+    num_classes, num_members = len(ensemble.class_names) or 1, ensemble.num_members if with_members else 1
+    values = rows * num_classes * num_members
+    if rows <= settings.max_predict_rows and values <= limit:
+        return
+    rows_allowed = min(settings.max_predict_rows, limit * rows // values)
     if rows > settings.max_predict_rows:
         detail = f"a prediction may have at most {settings.max_predict_rows} rows, got {rows}"
-    elif values > limit:
-        product = " x ".join(f"{count} {name}" for name, count in factors.items() if name != "members" or with_members)
-        detail = f"a prediction may carry at most {limit} numbers, got {product} = {values}"
     else:
-        return
+        product = f"{rows} rows x {num_classes} classes" + (f" x {num_members} members" if with_members else "")
+        detail = f"a prediction may carry at most {limit} numbers, got {product} = {values}"
     remedy = f"send at most {rows_allowed} rows at a time" + (", or leave out members=true" if with_members else "")
     raise Problem("too_large", f"{detail}: {remedy}", extra={"limit_rows": rows_allowed, "limit_values": limit})

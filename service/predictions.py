@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction
+from clr.combination import EnsemblePrediction, RegressionPrediction
+from clr.ensemble import Ensemble
 from service.batcher import Prediction, Timed
 from service.ensembles import Members
 from service.errors import to_json

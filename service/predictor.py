@@ -22,7 +22,7 @@ CACHE_BYTES = 2 << 30
 MAX_UNDER_WAY = 256
 """Requests; what each may hold is bounded by the limits of bodies and rows."""
 
-COMPANY_SECONDS = 0.01
+COMPANY_SECONDS = 0.05
 """How long those who ask count as several after two predictions were under way together: their next ones come one by one."""
 
 MAX_THREADS = 4

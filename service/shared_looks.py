@@ -20,8 +20,8 @@ class SharedLooks(Generic[Found]):
     A look answers only who asked before it began, so nobody sees less than there was when it asked; ``recent`` is for those who take less.
     """
 
-    def __init__(self, *, fresh_seconds: float) -> None:
-        self._fresh_seconds = fresh_seconds
+    def __init__(self, *, fresh_seconds: float, refresh_seconds: float = math.inf) -> None:
+        self._fresh_seconds, self._refresh_seconds = fresh_seconds, refresh_seconds
         self._running: dict[Hashable, asyncio.Task[Found]] = {}
         self._next: dict[Hashable, asyncio.Task[Found]] = {}
         self._found: OrderedDict[Hashable, tuple[float, Found]] = OrderedDict()
@@ -29,13 +29,13 @@ class SharedLooks(Generic[Found]):
     def recent(self, key: Hashable, look: Callable[[], Found] | None = None) -> Found | None:
         """What was found by a look that began at most ``fresh_seconds`` ago.
 
-        Where half of that time is over, ``look`` begins in the background, so that those who go on asking find something.
+        Where it began more than ``refresh_seconds`` ago, ``look`` begins in the background, so that those who go on asking find something.
         """
         began, found = self._found.get(key, (-math.inf, None))
         age = time.monotonic() - began
         if found is None or age > self._fresh_seconds:
             return None
-        if look is not None and 2 * age > self._fresh_seconds and key not in self._running and key not in self._next:
+        if look is not None and age > self._refresh_seconds and key not in self._running and key not in self._next:
             self._begin(key, look).add_done_callback(asyncio.Task.exception)  # who needs it will meet the error again
         return found
 

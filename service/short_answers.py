@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -57,16 +58,14 @@ class PlainRequest:
     body: bytes = b""
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(NamedTuple):
     """The body of a 200, and the header lines that go with it alone."""
 
     head: bytes
     body: bytes
 
 
-@dataclass(frozen=True)
-class Answering:
+class Answering(NamedTuple):
     """Rows for the forward pass, and what makes an answer of what the ensemble says about them."""
 
     rows: Tensor

@@ -8,6 +8,7 @@ import re
 import secrets
 import socket
 import time
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
@@ -18,21 +19,21 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 ULID_CHARS = 26
 _RANDOM_CHARS = 16
-_PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
-_SHIFTS = tuple(range(5 * (ULID_CHARS - 2), -1, -10))
+_RANDOM_CHAR_OF_BYTE = bytes(ord(ALPHABET[byte % len(ALPHABET)]) for byte in range(256))
+"""Five random bits of eight: every answer has an id of its own."""
 _ULID = re.compile(rf"[0-7][{ALPHABET}]{{{ULID_CHARS - 1}}}")
 _SNAPSHOT = re.compile(rf"snap_({_ULID.pattern})_(0|[1-9][0-9]{{0,5}})")
 
 
 def new_id(kind: Kind) -> str:
     """A fresh id: 48 bits of milliseconds since 1970 and 80 random bits, so that nobody can guess it."""
-    return f"{kind}_{_encode(time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10)))}"
+    return f"{kind}_{_encoded_time(time.time_ns() // 1_000_000)}{os.urandom(_RANDOM_CHARS).translate(_RANDOM_CHAR_OF_BYTE).decode()}"
 
 
 def derived_id(job_id: str, name: str) -> str:
     """The id of a job that belongs to another one: of the same time, and always the same for the same name."""
     digest = blake2b(f"{job_id}/{name}".encode(), digest_size=10).digest()
-    return job_id[:-_RANDOM_CHARS] + _encode(int.from_bytes(digest))[-_RANDOM_CHARS:]
+    return job_id[:-_RANDOM_CHARS] + _encode(int.from_bytes(digest), _RANDOM_CHARS)
 
 
 def is_id(kind: Kind, text: str) -> bool:
@@ -84,6 +85,11 @@ def _suffix(identifier: str) -> str:
     return identifier.partition("_")[2]
 
 
-def _encode(number: int) -> str:
-    """Two characters at a time: every answer has an id of its own."""
-    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+@lru_cache(maxsize=16)
+def _encoded_time(unix_ms: int) -> str:
+    return _encode(unix_ms, ULID_CHARS - _RANDOM_CHARS)
+
+
+def _encode(number: int, num_chars: int) -> str:
+    """The last characters of a number in base 32."""
+    return "".join([ALPHABET[number >> shift & 31] for shift in range(5 * (num_chars - 1), -1, -5)])

@@ -14,15 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from clr.combination import combine_probabilities, combine_values, mean_probabilities
 from clr.datasets import Dataset
-from clr.ensemble import (
-    Ensemble,
-    EnsemblePrediction,
-    RegressionPrediction,
-    combine_probabilities,
-    combine_values,
-    mean_probabilities,
-)
+from clr.ensemble import Ensemble, EnsemblePrediction, RegressionPrediction
 from clr.errors import EnsembleError, InputError
 from clr.inference import BATCH_ROWS
 from clr.metrics import brier_score, classification_metrics, negative_log_likelihood, regression_metrics

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clr.ensemble import combine_probabilities
+from clr.combination import combine_probabilities
 from clr.ensemble_forms import TOLERANCE, JointForms
 from clr.joint_form import Candidate, Form, Member
 from clr.preprocessing import Preprocessing

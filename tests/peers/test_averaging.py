@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from clr.basins import reestimate_batch_norm
-from clr.ensemble import combine_probabilities
+from clr.combination import combine_probabilities
 from clr.loss_surface import CHUNK_ROWS
 from clr.preprocessing import Preprocessing
 from tests.peers.conftest import Peers, Record
