@@ -22,7 +22,7 @@ from clr.combination import (
 )
 from clr.ensemble_forms import JointForms
 from clr.errors import EnsembleError, InputError
-from clr.inference import BATCH_ROWS, network_outputs, predictions
+from clr.inference import batches, network_outputs, predictions
 from clr.joint_form import Member
 from clr.preprocessing import Preprocessing
 from clr.snapshots import Snapshot, load_snapshot
@@ -98,7 +98,7 @@ class Ensemble:
         rows = self.checked(inputs)
         if self.task is Task.REGRESSION:
             return combine_values(self._member_predictions(rows)).value_B
-        means = [mean_probabilities(self._batch_predictions(batch)) for batch in _batches(rows)]
+        means = [mean_probabilities(self._batch_predictions(batch)) for batch in batches(rows, self._device)]
         return means[0] if len(means) == 1 else torch.cat(means)
 
     def member_probabilities(self, inputs: Array | Tensor) -> Tensor:
@@ -125,7 +125,8 @@ class Ensemble:
         if self.task is Task.REGRESSION:
             return combine_values(self._member_predictions(rows))
         # In batches, so that the members' float64 probabilities of all rows are never in memory together.
-        return joined([combine_probabilities(self._batch_predictions(batch), with_members=with_members) for batch in _batches(rows)])
+        each_batch = (self._batch_predictions(batch) for batch in batches(rows, self._device))
+        return joined([combine_probabilities(member_probs, with_members=with_members) for member_probs in each_batch])
 
     def _member_outputs(self, rows: Tensor) -> Tensor:
         """Raw outputs (M, B, C), one member after the other."""
@@ -133,12 +134,12 @@ class Ensemble:
 
     def _member_predictions(self, rows: Tensor) -> Tensor:
         """Probabilities (M, B, C) or values (M, B)."""
-        batches = [self._batch_predictions(batch) for batch in _batches(rows)]
-        return torch.cat([each if isinstance(each, Tensor) else torch.stack(list(each)) for each in batches], dim=1)
+        of_batches = [self._batch_predictions(batch) for batch in batches(rows, self._device)]
+        return torch.cat([each if isinstance(each, Tensor) else torch.stack(list(each)) for each in of_batches], dim=1)
 
     @torch.inference_mode()
     def _batch_predictions(self, rows: Tensor) -> Tensor | Iterator[Tensor]:
-        """The same for at most ``BATCH_ROWS`` rows, or of one member after the other."""
+        """The same for the rows of one batch, or of one member after the other."""
         form = self._joint.form_for(len(rows))
         if form is None:
             return self._each_member(rows)
@@ -188,10 +189,6 @@ def _with_shared_preprocessing(members: Sequence[Member]) -> list[Member]:
             kept.append(same)
         shared.append((network, same))
     return shared
-
-
-def _batches(rows: Tensor) -> Sequence[Tensor]:
-    return (rows,) if len(rows) <= BATCH_ROWS else torch.split(rows, BATCH_ROWS)
 
 
 def _as_numbers(inputs: Array) -> Array:

@@ -105,29 +105,30 @@ def test_a_folded_convolution_is_the_convolution_and_its_norm(seed: int, inputs:
 
 
 def test_few_rows_go_joined_more_apart_and_more_than_a_batch_by_the_loop() -> None:
-    of = members(SMALL_CNN)
+    of = members(SMALL_CNN, (28, 28))
     # Around the second convolution are half the pixels each way, of 8 + 16 channels and 4 bytes, for each of three members.
     assert largest_images(of[0][0], 400, 400) == 200 * 200 * 24
     (apart,) = convolution_candidates(of, (1, 400, 400))  # 11.5 MB, too much for even one row
     assert apart.rows == range(1, BATCH_ROWS + 1)
     joined, apart = convolution_candidates(of, (1, 28, 28))
-    assert joined.rows == range(1, 75)  # 2**22 // (14 * 14 * 24 * 4 * 3) = 74
-    assert apart.rows == range(75, BATCH_ROWS + 1)
+    border = 2**22 // (14 * 14 * 24 * 4 * 3)
+    assert joined.rows == range(1, border + 1)
+    assert apart.rows == range(border + 1, BATCH_ROWS + 1)
     (joined,) = convolution_candidates(of, (1, 4, 9))
     assert joined.rows == range(1, BATCH_ROWS + 1)
-    chosen, border = forms(of), 2**22 // (4 * 6 * 24 * 4 * 3)
+    chosen = forms(of, (28, 28))
     with torch.inference_mode():
         for num_rows, kind in ((1, JointSmallCnn), (border, JointSmallCnn), (border + 1, ApartNetworks), (BATCH_ROWS, ApartNetworks)):
             form = chosen.form_for(num_rows)
             assert isinstance(form, kind)
-            rows = 100 + 50 * torch.randn(num_rows, 9, 12)
+            rows = 100 + 50 * torch.randn(num_rows, 28, 28)
             assert_same(form(rows), looped(of, rows))
     assert chosen.form_for(BATCH_ROWS + 1) is None
 
 
 def test_outputs_that_would_take_much_memory_together_go_by_the_loop() -> None:
-    of = members(SMALL_CNN, outputs=20_000)
-    assert [each.rows for each in convolution_candidates(of, (1, 28, 28))] == [range(1, 75), range(75, 140)]  # 2**23 // 60,000 = 139
+    of = members(SMALL_CNN, outputs=25_000)
+    assert [each.rows for each in convolution_candidates(of, (1, 28, 28))] == [range(1, 75), range(75, 112)]  # 2**23 // 75,000 = 111
 
 
 def test_the_bound_counts_strides_but_not_shortcuts() -> None:
