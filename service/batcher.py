@@ -21,6 +21,7 @@ from torch import Tensor
 
 from clr.combination import EnsemblePrediction, RegressionPrediction
 from clr.ensemble import Ensemble
+from service.allocator import make_room_for_layers
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +161,7 @@ class Batcher:
         loop.call_soon(self._wake, loop)
 
     def _work(self) -> None:
+        make_room_for_layers()
         while _answer(self._next_batch()):
             pass
 

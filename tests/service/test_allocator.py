@@ -16,11 +16,11 @@ def resident_megabytes():
     return pages * resource.getpagesize() / 1e6
 
 assert bound_freed_memory()
-bytearray(30_000_000)  # by itself glibc would from here on keep all smaller blocks in its heap
+bytearray(20_000_000)  # by itself glibc would from here on keep all smaller blocks in its heap
 before = resident_megabytes()
 large, small = [], []
-for _ in range(10):
-    large.append(bytearray(10_000_000))
+for _ in range(50):
+    large.append(bytearray(2_000_000))
     small.append(bytearray(5_000))  # lies between the large ones, if those are in the heap
 assert resident_megabytes() - before > 90
 large.clear()

@@ -49,3 +49,19 @@ def test_recent_is_what_was_found_within_the_time_and_nothing_after_a_failure() 
         assert stale.recent("name") is None
 
     asyncio.run(ask())
+
+
+def test_who_goes_on_with_what_was_found_has_it_looked_up_again() -> None:
+    values = iter((1, 2))
+
+    async def ask() -> None:
+        looks: SharedLooks[int] = SharedLooks(fresh_seconds=60, refresh_seconds=0)
+        assert await looks.share("name", lambda: next(values)) == 1
+        assert looks.recent("name") == 1
+        assert [looks.recent("name", lambda: next(values)) for _ in range(5)] == [1] * 5, "one look, which nobody waits for"
+        async with asyncio.timeout(10):
+            while looks.recent("name") == 1:
+                await asyncio.sleep(0.001)
+        assert looks.recent("name") == 2
+
+    asyncio.run(ask())

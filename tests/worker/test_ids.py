@@ -43,7 +43,7 @@ def test_other_texts_are_no_snapshot_ids(text: str) -> None:
 
 def test_ids_of_runs_are_fixed_and_lie_beside_their_studys() -> None:
     study = "job_01M84YRDCZ1XF8J7S72JE0F8K9"
-    assert derived_id(study, "cosine-0") == derived_id(study, "cosine-0")
+    assert derived_id(study, "cosine-0") == "job_01M84YRDCZR26H34EYCD6E89G9", "studies that were begun by another version find their runs"
     ids = {derived_id(study, name) for name in ("cosine-0", "cosine-1")} | {derived_id(study[:-1] + "8", "cosine-0")}
     assert len(ids) == 3
     assert all(is_id("job", one) and one.startswith("job_01M84YRDCZ") for one in ids)
