@@ -5,7 +5,7 @@ import sys
 
 MAX_ARENAS = 2
 MMAP_BYTES = 1 << 20
-TRIM_BYTES = 64 << 20
+TRIM_BYTES = 8 << 20
 ROOM_BYTES = 60 << 20
 """What a network takes between two layers for ``clr.inference.BATCH_ROWS`` small images, several times over."""
 
@@ -40,7 +40,7 @@ def make_room_for_layers() -> None:
     malloc.restype, free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
     size = MMAP_BYTES - 4096
     blocks = [malloc(size) for _ in range(ROOM_BYTES // size)]
-    for block in reversed(blocks):  # the last lies next to the heap's end, where all become one
+    for block in blocks[:-1]:  # the last stays, so that the room does not lie at the heap's end, from where it would be given back
         free(block)
 
 
