@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clr.inference import BATCH_ROWS
+from clr.inference import CONVOLUTION_BATCH_ROWS
 from clr.joint_form import Candidate, Form, Member, are_alike
 from clr.joint_layers import JointConvolution, JointHead, JointNorm, centred_images, padded_shortcut
 from clr.models import GlobalAverage, ResidualBlock, ResNet, WideBlock, WideResNet
@@ -37,7 +37,7 @@ def convolution_candidates(members: Sequence[Member], input_size: tuple[int, int
     if input_size is None or not are_alike(members) or _maker(members[0][0]) is None:
         return []
     num_outputs = [module.out_features for module in members[0][0].modules() if isinstance(module, nn.Linear)][-1]
-    end = 1 + min(BATCH_ROWS, MAX_OUTPUTS // (len(members) * num_outputs))
+    end = 1 + min(CONVOLUTION_BATCH_ROWS, MAX_OUTPUTS // (len(members) * num_outputs))
     if len(members) == 1:  # where nothing is joined, oneDNN's calls cost a single row of narrow layers more than folding saves
         return [Candidate(ApartNetworks, range(2, end), _GATE_ROWS)] if end > 2 else []
     row_bytes = 4 * len(members) * largest_images(members[0][0], *input_size[1:])

@@ -22,7 +22,7 @@ from clr.combination import (
 )
 from clr.ensemble_forms import JointForms
 from clr.errors import EnsembleError, InputError
-from clr.inference import batches, network_outputs, predictions
+from clr.inference import batch_rows, batches, network_outputs, predictions
 from clr.joint_form import Member
 from clr.preprocessing import Preprocessing
 from clr.snapshots import Snapshot, load_snapshot
@@ -69,6 +69,7 @@ class Ensemble:
         self._joint = JointForms(
             self._members, self._member_outputs, input_shape=self.input_shape, is_classification=self.task is Task.CLASSIFICATION
         )
+        self._batch_rows = min(batch_rows(network, target) for network, _ in self._members)
         num_modules = sum(1 for network, _ in self._members for _ in network.modules())
         weight_bytes = sum(snapshot.size_bytes for snapshot in snapshots)
         self.size_bytes: int = (1 + self._joint.num_copies) * weight_bytes + MODULE_BYTES * num_modules
@@ -98,7 +99,7 @@ class Ensemble:
         rows = self.checked(inputs)
         if self.task is Task.REGRESSION:
             return combine_values(self._member_predictions(rows)).value_B
-        means = [mean_probabilities(self._batch_predictions(batch)) for batch in batches(rows, self._device)]
+        means = [mean_probabilities(self._batch_predictions(batch)) for batch in batches(rows, self._batch_rows)]
         return means[0] if len(means) == 1 else torch.cat(means)
 
     def member_probabilities(self, inputs: Array | Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class Ensemble:
         if self.task is Task.REGRESSION:
             return combine_values(self._member_predictions(rows))
         # In batches, so that the members' float64 probabilities of all rows are never in memory together.
-        each_batch = (self._batch_predictions(batch) for batch in batches(rows, self._device))
+        each_batch = (self._batch_predictions(batch) for batch in batches(rows, self._batch_rows))
         return joined([combine_probabilities(member_probs, with_members=with_members) for member_probs in each_batch])
 
     def _member_outputs(self, rows: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class Ensemble:
 
     def _member_predictions(self, rows: Tensor) -> Tensor:
         """Probabilities (M, B, C) or values (M, B)."""
-        of_batches = [self._batch_predictions(batch) for batch in batches(rows, self._device)]
+        of_batches = [self._batch_predictions(batch) for batch in batches(rows, self._batch_rows)]
         return torch.cat([each if isinstance(each, Tensor) else torch.stack(list(each)) for each in of_batches], dim=1)
 
     @torch.inference_mode()
@@ -166,8 +167,10 @@ class Ensemble:
         if isinstance(inputs, np.ndarray):
             array = _as_numbers(inputs)
             rows = torch.from_numpy(array if array.flags.carray else array.copy())
+        elif inputs.dtype == torch.uint8:
+            return inputs
         else:
-            rows = inputs if inputs.dtype == torch.uint8 else inputs.float()
+            rows = inputs.float()
             array = rows.detach().cpu().numpy()
         if array.dtype != np.uint8 and not _is_finite(array):
             row = int(np.isfinite(array).reshape(len(array), -1).all(1).argmin())

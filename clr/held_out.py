@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clr.cycle_rule import choose_members
 from clr.datasets import Dataset
 from clr.ensemble_forms import JointForms
-from clr.inference import batches, network_outputs, predictions
+from clr.inference import batch_rows, batches, network_outputs, predictions
 from clr.metrics import classification_metrics, regression_metrics
 from clr.preprocessing import Preprocessing
 from clr.snapshots import Metrics, Outputs
@@ -116,7 +116,7 @@ class HeldOut:
 def _outputs(model: nn.Module, forms: JointForms, preprocessing: Preprocessing, inputs: Tensor, rows: Tensor) -> Tensor:
     """As ``network_outputs``, by a form of the network that is faster where there is one."""
     parts = []
-    for some in batches(rows, inputs.device):
+    for some in batches(rows, batch_rows(model, preprocessing.mean.device)):
         chosen = inputs.index_select(0, some)
         form = forms.form_for(len(chosen))
         parts.append(network_outputs(model, preprocessing, chosen) if form is None else form(chosen)[0])

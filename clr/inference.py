@@ -11,22 +11,22 @@ from torch import Tensor, nn
 from clr.preprocessing import Preprocessing
 from clr.targets import Task
 
-BATCH_ROWS = 128
-"""At a time on the CPU. Larger images between layers leave the cache, and glibc takes their memory from the system each time: convolutions
-are then half as fast. Fixed, since the last bits of a result may depend on the batch it was computed in."""
-CUDA_BATCH_ROWS = 1024
-"""The same on a GPU, which few rows leave idle."""
+BATCH_ROWS = 1024
+"""At a time. Fixed, since the last bits of a result may depend on the batch it was computed in."""
+CONVOLUTION_BATCH_ROWS = 128
+"""The same for convolutions on the CPU. Larger images between layers leave the cache, and glibc takes their memory from the system each
+time: they are then half as fast."""
 
 
-def batches(inputs: Tensor, device: torch.device) -> Sequence[Tensor]:
-    """The rows as ``device`` takes them, in order; views, not copies."""
-    size = batch_rows(device)
-    return (inputs,) if len(inputs) <= size else torch.split(inputs, size)
+def batch_rows(network: nn.Module, device: torch.device) -> int:
+    """How many rows go through the network at a time."""
+    is_slow_with_many = device.type == "cpu" and any(isinstance(module, nn.Conv2d) for module in network.modules())
+    return CONVOLUTION_BATCH_ROWS if is_slow_with_many else BATCH_ROWS
 
 
-def batch_rows(device: torch.device) -> int:
-    """How many rows ``device`` takes at a time."""
-    return CUDA_BATCH_ROWS if device.type == "cuda" else BATCH_ROWS
+def batches(rows: Tensor, size: int) -> Sequence[Tensor]:
+    """The rows, or their indices, in order and at most ``size`` at a time; views, not copies."""
+    return (rows,) if len(rows) <= size else torch.split(rows, size)
 
 
 @torch.inference_mode()
@@ -40,7 +40,8 @@ def network_outputs(model: nn.Module, preprocessing: Preprocessing, inputs: Tens
         rows: Indices of the rows to take; None: all.
     """
     device = preprocessing.mean.device
-    chosen = batches(inputs, device) if rows is None else (inputs.index_select(0, some) for some in batches(rows, device))
+    size = batch_rows(model, device)
+    chosen = batches(inputs, size) if rows is None else (inputs.index_select(0, some) for some in batches(rows, size))
     return torch.cat([model(preprocessing(batch.to(device))).float().cpu() for batch in chosen])
 
 

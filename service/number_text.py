@@ -35,8 +35,9 @@ def fractions_of_text(body: bytes) -> Array | None:
         None where it may be anything else: other names, texts or values, lists of different lengths, only whole numbers, or text that is
         too short or too long.
     """
-    is_plain = body.startswith(BEGINNING) and b"." in body and body.find(b'"', len(BEGINNING)) < 0
-    if simdjson is None or not is_plain or len(body) not in SIZES:
+    if simdjson is None or len(body) not in SIZES or not body.startswith(BEGINNING):
+        return None
+    if b"." not in body or body.find(b'"', len(BEGINNING)) >= 0:
         return None
     parser: Any = _kept_parser() if len(body) <= KEPT_BYTES else simdjson.Parser()
     try:

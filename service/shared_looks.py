@@ -36,7 +36,7 @@ class SharedLooks(Generic[Found]):
         if found is None or age > self._fresh_seconds:
             return None
         if look is not None and age > self._refresh_seconds and key not in self._running and key not in self._next:
-            self._begin(key, look).add_done_callback(asyncio.Task.exception)  # who needs it will meet the error again
+            self._begin(key, look).add_done_callback(_forget_error)
         return found
 
     async def share(self, key: Hashable, look: Callable[[], Found]) -> Found:
@@ -69,3 +69,9 @@ class SharedLooks(Generic[Found]):
             return found
         finally:
             del self._running[key]
+
+
+def _forget_error(task: "asyncio.Task[Found]") -> None:
+    """Who needs what was looked up will meet the error again."""
+    if not task.cancelled():
+        task.exception()

@@ -21,7 +21,7 @@ from clr.convolution_forms import (
 )
 from clr.ensemble_forms import JointForms
 from clr.folding import folded
-from clr.inference import BATCH_ROWS, network_outputs
+from clr.inference import CONVOLUTION_BATCH_ROWS, network_outputs
 from clr.joint_form import Member
 from clr.models import build_model
 from clr.preprocessing import Preprocessing, image_layout, image_size
@@ -109,21 +109,26 @@ def test_few_rows_go_joined_more_apart_and_more_than_a_batch_by_the_loop() -> No
     # Around the second convolution are half the pixels each way, of 8 + 16 channels and 4 bytes, for each of three members.
     assert largest_images(of[0][0], 400, 400) == 200 * 200 * 24
     (apart,) = convolution_candidates(of, (1, 400, 400))  # 11.5 MB, too much for even one row
-    assert apart.rows == range(1, BATCH_ROWS + 1)
+    assert apart.rows == range(1, CONVOLUTION_BATCH_ROWS + 1)
     joined, apart = convolution_candidates(of, (1, 28, 28))
     border = 2**22 // (14 * 14 * 24 * 4 * 3)
     assert joined.rows == range(1, border + 1)
-    assert apart.rows == range(border + 1, BATCH_ROWS + 1)
+    assert apart.rows == range(border + 1, CONVOLUTION_BATCH_ROWS + 1)
     (joined,) = convolution_candidates(of, (1, 4, 9))
-    assert joined.rows == range(1, BATCH_ROWS + 1)
+    assert joined.rows == range(1, CONVOLUTION_BATCH_ROWS + 1)
     chosen = forms(of, (28, 28))
     with torch.inference_mode():
-        for num_rows, kind in ((1, JointSmallCnn), (border, JointSmallCnn), (border + 1, ApartNetworks), (BATCH_ROWS, ApartNetworks)):
+        for num_rows, kind in (
+            (1, JointSmallCnn),
+            (border, JointSmallCnn),
+            (border + 1, ApartNetworks),
+            (CONVOLUTION_BATCH_ROWS, ApartNetworks),
+        ):
             form = chosen.form_for(num_rows)
             assert isinstance(form, kind)
             rows = 100 + 50 * torch.randn(num_rows, 28, 28)
             assert_same(form(rows), looped(of, rows))
-    assert chosen.form_for(BATCH_ROWS + 1) is None
+    assert chosen.form_for(CONVOLUTION_BATCH_ROWS + 1) is None
 
 
 def test_outputs_that_would_take_much_memory_together_go_by_the_loop() -> None:

@@ -219,6 +219,15 @@ def rows_with(value: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     return rows
 
 
+def test_large_finite_numbers_are_taken_and_a_nan_among_many_is_found(snapshots: list[Snapshot]) -> None:
+    ensemble = Ensemble(snapshots)
+    assert ensemble.checked(rows_with(1e30)).max() == np.float32(1e30), "though its square is beyond float32"
+    many = np.zeros((200, 8, 8), np.float32)
+    many[150, 7, 7] = np.nan
+    with pytest.raises(InputError, match="row 150"):
+        ensemble.checked(many)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service import prediction_bodies
 from service.number_lists import MAX_DEPTH, number_array
 from service.number_text import KEPT_BYTES, SIZES, fractions_of_text
 from service.prediction_bodies import decode_inputs
@@ -116,9 +117,8 @@ def test_bodies_of_all_sizes_in_several_threads(num_rows: int) -> None:
     assert [each is not None and np.array_equal(each, values) for each in found] == [is_read] * 80
 
 
-def test_decoding_takes_it() -> None:
+def test_decoding_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = np.zeros((1, 500), np.float32)
+    monkeypatch.setattr(prediction_bodies, "fractions_of_text", lambda _: made)
     body = orjson.dumps({"inputs": [[0.5] * 500]})
-    assert fractions_of_text(body) is not None
-    found = decode_inputs(body, {"content-type": "application/json"}, columns=(), input_shape=(500,))
-    assert found.dtype == np.float32, "by the long way too, but of the same type"
-    assert found.shape == (1, 500)
+    assert decode_inputs(body, {"content-type": "application/json"}, columns=(), input_shape=(500,)) is made

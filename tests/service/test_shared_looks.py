@@ -52,16 +52,27 @@ def test_recent_is_what_was_found_within_the_time_and_nothing_after_a_failure() 
 
 
 def test_who_goes_on_with_what_was_found_has_it_looked_up_again() -> None:
-    values = iter((1, 2))
+    numbers: list[int] = []
+    go_on = threading.Event()
+
+    def look() -> int:
+        assert go_on.wait(10)
+        numbers.append(len(numbers))
+        return numbers[-1]
 
     async def ask() -> None:
         looks: SharedLooks[int] = SharedLooks(fresh_seconds=60, refresh_seconds=0)
-        assert await looks.share("name", lambda: next(values)) == 1
-        assert looks.recent("name") == 1
-        assert [looks.recent("name", lambda: next(values)) for _ in range(5)] == [1] * 5, "one look, which nobody waits for"
+        go_on.set()
+        assert await looks.share("name", look) == 0
+        go_on.clear()
+        for _ in range(5):
+            assert looks.recent("name", look) == 0, "nobody waits"
+            await asyncio.sleep(0)  # the look begins
+        go_on.set()
         async with asyncio.timeout(10):
-            while looks.recent("name") == 1:
+            while looks.recent("name") == 0:
                 await asyncio.sleep(0.001)
-        assert looks.recent("name") == 2
+        assert looks.recent("name") == 1
+        assert await looks.share("name", look) == 2, "one look for all five, and this one"
 
     asyncio.run(ask())
