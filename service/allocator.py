@@ -7,7 +7,7 @@ MAX_ARENAS = 2
 MMAP_BYTES = 1 << 20
 TRIM_BYTES = 8 << 20
 ROOM_BYTES = 60 << 20
-"""What a network takes between two layers for ``clr.inference.BATCH_ROWS`` small images, several times over."""
+"""What a network takes between two layers for ``clr.inference.CONVOLUTION_BATCH_ROWS`` small images, several times over."""
 
 _is_bounded = False
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h

@@ -52,9 +52,14 @@ def test_whatever_is_no_array_of_numbers_is_none(lists: list[Any]) -> None:
     assert found.tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize(
-    "text", [*NO_ARRAYS.split(), "[1.5,[2]]", "[[1.5],2]", "[[0.5,[2]]]", "[[1.5,2],[3],[4,5,6]]", "[1.5,{}]", "1.5", "{}"]
-)
+NO_FRACTIONS_TO_READ = """
+    [[1.5,2],[3]]  [[1.5,2],[3],[4,5,6]]  [[1.5],2]  [1.5,[2]]  [[0.5,[2]]]  [[[1.5],[2]],[[3]]]  [[1.5],[]]  1.5  {"x":1.5}
+    [1.5,true]  [[1.5,false]]  [1.5,null]  [1.5,{}]  [[1.5],{}]  [1.5,99999999999999999999]
+"""
+"""All but the object reach the parser."""
+
+
+@pytest.mark.parametrize("text", [*NO_FRACTIONS_TO_READ.split(), *NO_ARRAYS.split()])
 def test_what_is_left_to_the_long_way(text: str) -> None:
     assert fractions_of_text(f'{{"inputs":{text}}}'.encode() + PADDING) is None
 
