@@ -11,8 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
@@ -51,8 +49,7 @@ class Pass:
         return made
 
 
-@dataclass(frozen=True)
-class Timed:
+class Timed(NamedTuple):
     """What an ensemble said, and how long that took.
 
     Attributes:
@@ -66,13 +63,10 @@ class Timed:
     queue_seconds: float
     compute_seconds: float
 
-    @cached_property
+    @property
     def prediction(self) -> Prediction:
         """What it said about the request's rows."""
         return self.company.prediction.part(self.start, self.end)
-
-    def __len__(self) -> int:
-        return self.end - self.start
 
 
 Outcome = Timed | Exception
@@ -81,15 +75,13 @@ Outcome = Timed | Exception
 class _Waiting(NamedTuple):
     ensemble: Ensemble
     rows: Tensor
+    num_rows: int
     with_members: bool
+    kind: tuple[int, torch.dtype, bool]  # those of one kind can go through the networks together
     asked: float
     loop: asyncio.AbstractEventLoop
     tell: Callable[[Outcome], None]
     is_unwanted: Callable[[], bool]
-
-    def fits(self, other: "_Waiting") -> bool:
-        """Whether both can go through the networks together."""
-        return self.ensemble is other.ensemble and self.rows.dtype == other.rows.dtype and self.with_members == other.with_members
 
 
 class Batcher:
@@ -141,7 +133,8 @@ class Batcher:
 
         Rows whose ``is_unwanted`` says so when their turn comes are passed over, and nobody is told.
         """
-        waiting = _Waiting(ensemble, rows, with_members, time.perf_counter(), loop, tell, is_unwanted)
+        kind = id(ensemble), rows.dtype, with_members
+        waiting = _Waiting(ensemble, rows, len(rows), with_members, kind, time.perf_counter(), loop, tell, is_unwanted)
         with self._changed:
             self._waiting.append(waiting)
             is_first = self._is_idle and not self._is_waking
@@ -181,13 +174,13 @@ class Batcher:
 
     def _taken(self) -> list[_Waiting]:
         first = self._waiting.popleft()
-        batch, num_rows, rest = [first], len(first.rows), deque[_Waiting]()
+        batch, num_rows, rest = [first], first.num_rows, deque[_Waiting]()
         for each in self._waiting:
             if each.is_unwanted():
                 continue
-            if first.fits(each) and num_rows + len(each.rows) <= MAX_BATCH_ROWS:
+            if each.kind == first.kind and num_rows + each.num_rows <= MAX_BATCH_ROWS:
                 batch.append(each)
-                num_rows += len(each.rows)
+                num_rows += each.num_rows
             else:
                 rest.append(each)
         self._waiting = rest
@@ -205,7 +198,7 @@ def _answer(batch: Sequence[_Waiting]) -> bool:
         if prediction is None:
             return False
         seconds = time.perf_counter() - begun
-        company, ends = Pass(prediction), [0, *accumulate(len(each.rows) for each in batch)]
+        company, ends = Pass(prediction), [0, *accumulate(each.num_rows for each in batch)]
         parts = zip(batch, ends, ends[1:], strict=False)
         outcomes = [Timed(company, start, end, begun - each.asked, seconds) for each, start, end in parts]
     for loop in {each.loop for each in batch}:

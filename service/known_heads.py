@@ -4,57 +4,36 @@ Clients send the same request line and headers with every prediction, and to par
 small one. What a head means depends on its bytes alone, so it is remembered, for all connections.
 """
 
-from dataclasses import dataclass
+import asyncio
 
-from service.short_answers import PlainRequest
+from service.short_answers import PlainHead, PlainRequest
 
 MAX_HEADS = 1000
 MAX_HEAD_BYTES = 2048
 END = b"\r\n\r\n"
 
-SINGULAR = frozenset({b"authorization", b"cookie", b"x-api-key", b"x-request-id"})
+SINGULAR = ("authorization", "cookie", "x-api-key", "x-request-id")
 """Heads with these are not kept: secrets stay in memory no longer than their request, and ids are different each time."""
-
-
-@dataclass(frozen=True)
-class KnownHead:
-    """What a head has turned out to mean.
-
-    Attributes:
-        request: The request that it began; only its body, time and state are its own.
-        body_bytes: The length of the body behind it.
-    """
-
-    request: PlainRequest
-    body_bytes: int
 
 
 class KnownHeads:
     """At most ``MAX_HEADS`` of them."""
 
     def __init__(self) -> None:
-        self._heads: dict[bytes, KnownHead] = {}
+        self._heads: dict[bytes, PlainHead] = {}
 
-    def request_of(self, data: bytes) -> PlainRequest | None:
+    def request_of(self, data: bytes, loop: asyncio.AbstractEventLoop) -> PlainRequest | None:
         """The request that ``data`` is, where that is one whole request with a known head."""
         end = data.find(END, 0, MAX_HEAD_BYTES + len(END))
-        known = self._heads.get(data[:end]) if end > 0 else None
+        head = self._heads.get(data[:end]) if end > 0 else None
         start = end + len(END)
-        if known is None or len(data) - start != known.body_bytes:
-            return None
-        like = known.request
-        scope = {"headers": like.scope["headers"], "state": {}}
-        return PlainRequest(scope, like.template, like.ensemble_id, like.begin, like.headers, like.loop, body=data[start:])
+        return PlainRequest(head, loop, {}, data[start:]) if head is not None and len(data) - start == head.body_bytes else None
 
-    def note(self, data: bytes, request: PlainRequest) -> None:
-        """Remembers the head of ``data`` where that was, from its first byte to its last, the request."""
+    def note(self, data: bytes, head: PlainHead) -> None:
+        """Remembers the head of ``data`` where that was, from its first byte to its last, one request with this head."""
         end = data.find(END, 0, MAX_HEAD_BYTES + len(END))
-        body_bytes = int(request.headers[b"content-length"])
-        if end < 0 or len(data) != end + len(END) + body_bytes or not SINGULAR.isdisjoint(request.headers):
+        if end < 0 or len(data) != end + len(END) + head.body_bytes or any(name in head.headers for name in SINGULAR):
             return
         if len(self._heads) >= MAX_HEADS:
             self._heads.clear()
-        like = PlainRequest(
-            {"headers": request.scope["headers"]}, request.template, request.ensemble_id, request.begin, request.headers, request.loop
-        )
-        self._heads[data[:end]] = KnownHead(like, body_bytes)
+        self._heads[data[:end]] = head

@@ -31,9 +31,9 @@ LINGER_SECONDS = 2.0
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def request_id_of(given: str) -> str:
-    """The request's own id where it has a usable one, else a new one."""
-    return given if given and _REQUEST_ID.fullmatch(given) else new_id("req")
+def own_request_id(given: str) -> str | None:
+    """The request's own id, where it has a usable one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else None
 
 
 class RequestIds:
@@ -47,7 +47,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = request_id_of(Headers(scope=scope).get("x-request-id", ""))
+        request_id = own_request_id(Headers(scope=scope).get("x-request-id", "")) or new_id("req")
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_headers(message: Message) -> None:

@@ -21,7 +21,7 @@ from service.errors import Problem, invalid_field
 from service.images import read_image
 from service.json_bodies import JsonBudget, decode_json
 from service.number_lists import number_array
-from service.number_text import fractions_of_text
+from service.number_text import array_of_text
 from service.validation import FieldError, shown, similar
 
 CONTENT_TYPES = (media.JSON, media.NPY, media.OCTETS, media.PNG, media.JPEG)
@@ -64,8 +64,8 @@ def decode_inputs(body: bytes, headers: Mapping[str, str], *, columns: Sequence[
 
 def _from_json(body: bytes, columns: Sequence[Any]) -> np.ndarray[Any, Any]:
     INPUTS.check(body)
-    if (fractions := fractions_of_text(body)) is not None:
-        return fractions
+    if (array := array_of_text(body)) is not None:
+        return array
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:

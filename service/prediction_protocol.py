@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from service.http_protocol import BoundedHttpProtocol, Bounds
 from service.metrics import OK
-from service.short_answers import PlainRequest
+from service.short_answers import PlainHead, PlainRequest
 from service.short_way import SHORT_WAY, ShortWay
 from worker.settings import Settings
 
@@ -47,7 +47,7 @@ class PredictionHttpProtocol(BoundedHttpProtocol):
     _unparsed: _Unparsed | None = None
     _later: bytes = b""
     _said: dict[str, Any] | None = None
-    _plain: PlainRequest | None = None
+    _plain: PlainHead | None = None
     _has_begun: bool = False
     _num_begun: int = 0
 
@@ -59,7 +59,12 @@ class PredictionHttpProtocol(BoundedHttpProtocol):
             return
         short_way: ShortWay | None = self.app_state.get(SHORT_WAY)
         is_at_head = self._is_between_requests or not self._has_begun
-        if is_at_head and short_way is not None and self._is_free() and (request := short_way.heads.request_of(data)) is not None:
+        if (
+            is_at_head
+            and short_way is not None
+            and self._is_free()
+            and (request := short_way.heads.request_of(data, self.loop)) is not None
+        ):
             self._answer_unparsed(short_way, request, data)
             return
         self._has_begun, self._plain, self._num_begun = True, None, 0
@@ -98,7 +103,7 @@ class PredictionHttpProtocol(BoundedHttpProtocol):
         if unparsed.disconnected or self.transport.is_closing():
             return
         if answer is None:
-            self._said = unparsed.request.scope["state"]
+            self._said = unparsed.request.state
             super().data_received(data)
             self._said = None
         else:
@@ -139,7 +144,7 @@ class PredictionHttpProtocol(BoundedHttpProtocol):
         if short_way is None or app is not self.app or self.config.access_log or self.flow.write_paused:
             return None
         request = short_way.plain_request(cast(Scope, cycle.scope), self.loop)
-        self._plain = request if cycle.keep_alive else None
+        self._plain = request.head if request is not None and cycle.keep_alive else None
         return request
 
     def _predict(self, cycle: RequestResponseCycle, request: PlainRequest) -> None:

@@ -30,36 +30,38 @@ Array = np.ndarray[Any, Any]
 
 def prediction_json(members: Members, ensemble: Ensemble, timed: Timed, query: PredictQuery, *, begun: float) -> list[bytes]:
     """The JSON answer, in pieces, to a request that began at ``begun`` (``time.perf_counter``). For a thread: it may take seconds."""
+    return [_beginning(members, ensemble), *_row_pieces(ensemble, timed, query), _end(timed, begun)]
+
+
+def plain_prediction_json(members: Members, ensemble: Ensemble, timed: Timed, *, begun: float) -> bytes:
+    """As ``prediction_json`` for a query without wishes, of few rows: those of a pass become objects together. For the event loop."""
+    begin = timed.company.share(members.origin, lambda _: _beginning(members, ensemble))  # ensembles of the same snapshots share passes
+    rows = timed.company.share("rows", lambda prediction: [*map(to_json, _documents(prediction, ensemble, PLAIN, slice(None)))])
+    return b"".join((begin, b",".join(rows[timed.start : timed.end]), _end(timed, begun)))
+
+
+def _beginning(members: Members, ensemble: Ensemble) -> bytes:
+    """An answer up to its first row."""
     head = {
         "object": "prediction",
         "ensemble_id": members.ensemble_id,
         "ensemble_version": members.version,
         "members_used": ensemble.num_members,
     }
-    pieces = [to_json(head)[:-1] + b',"predictions":[', *_row_pieces(ensemble, timed, query)]
-    pieces.append(b'],"timing_ms":' + to_json(_timing(timed, begun)) + b"}")
-    return pieces
+    return to_json(head)[:-1] + b',"predictions":['
 
 
-def plain_prediction_json(members: Members, ensemble: Ensemble, timed: Timed, *, begun: float) -> bytes:
-    """As ``prediction_json`` for a query without wishes, of few rows: those of a pass become objects together. For the event loop."""
-    rows = timed.company.share("rows", lambda prediction: _documents(prediction, ensemble, PLAIN, slice(None)))
-    document = {
-        "object": "prediction",
-        "ensemble_id": members.ensemble_id,
-        "ensemble_version": members.version,
-        "members_used": ensemble.num_members,
-        "predictions": rows[timed.start : timed.end],
-        "timing_ms": _timing(timed, begun),
-    }
-    return to_json(document)
+def _end(timed: Timed, begun: float) -> bytes:
+    """What follows the last row."""
+    seconds = timed.queue_seconds, timed.compute_seconds, time.perf_counter() - begun
+    return b'],"timing_ms":{"queue":%.3f,"compute":%.3f,"total":%.3f}}' % tuple(1000 * each for each in seconds)
 
 
 def _row_pieces(ensemble: Ensemble, timed: Timed, query: PredictQuery) -> Iterator[bytes]:
     num_rows, values_per_row = _size(timed, ensemble, query)
-    part_rows = max(1, PART_VALUES // values_per_row)
+    part_rows, prediction = max(1, PART_VALUES // values_per_row), timed.prediction
     for start in range(0, num_rows, part_rows):
-        rows = _documents(timed.prediction, ensemble, query, slice(start, start + part_rows))
+        rows = _documents(prediction, ensemble, query, slice(start, start + part_rows))
         yield (b"," if start else b"") + to_json(rows)[1:-1]
 
 
@@ -70,14 +72,6 @@ def _documents(prediction: Prediction, ensemble: Ensemble, query: PredictQuery, 
             return _classified(prediction, ensemble.class_names, query, part)
         case RegressionPrediction():
             return _valued(prediction, query, part)
-
-
-def _timing(timed: Timed, begun: float) -> Json:
-    return {
-        "queue": round(1000 * timed.queue_seconds, 3),
-        "compute": round(1000 * timed.compute_seconds, 3),
-        "total": round(1000 * (time.perf_counter() - begun), 3),
-    }
 
 
 def prediction_array(timed: Timed) -> bytes:

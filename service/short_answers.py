@@ -5,12 +5,12 @@ Every exception is for the long way, which meets it again and says what it is.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from starlette.datastructures import Headers
-from starlette.types import Scope
 from torch import Tensor
 
 from clr.ensemble import Ensemble
@@ -28,34 +28,47 @@ from worker.settings import Settings
 MAX_VALUES = 5_000
 """Numbers of an answer that the event loop writes itself."""
 
-ANSWERS = {b"": JSON, b"*/*": JSON, JSON.encode(): JSON, NPY.encode(): NPY}
+ANSWERS = {"": JSON, "*/*": JSON, JSON: JSON, NPY: NPY}
 """What is answered to the Accept headers that need no weighing."""
-BODIES = {media_type.encode(): media_type for media_type in (JSON, OCTETS, NPY)}
+BODIES = (JSON, OCTETS, NPY)
 _JSON_HEAD, _NPY_HEAD, _OCTETS_HEAD = (f"content-type: {media_type}\r\nx-ensemble: %s\r\n".encode() for media_type in (JSON, NPY, OCTETS))
 
 
-@dataclass
+class PlainHead(NamedTuple):
+    """What a head with nothing unusual says, to every request that begins with it.
+
+    Attributes:
+        template: The route's path.
+        ensemble_id: Id or alias.
+        headers: Each stands once.
+        body_bytes: As declared.
+        request_id: That of the sender, if it is usable.
+        begin: What to do with the body once it is whole.
+    """
+
+    template: str
+    ensemble_id: str
+    headers: Headers
+    body_bytes: int
+    request_id: bytes | None
+    begin: "Begin"
+
+
+@dataclass(slots=True)
 class PlainRequest:
     """A request whose head has nothing unusual.
 
     Attributes:
-        scope: As the application would get it.
-        template: The route's path.
-        ensemble_id: Id or alias.
-        begin: What to do with the body once it is whole.
-        headers: Each stands once.
         loop: That of its connection.
+        state: Of its ASGI scope.
         begun: When it came (``time.perf_counter``).
     """
 
-    scope: Scope
-    template: str
-    ensemble_id: str
-    begin: "Begin"
-    headers: dict[bytes, bytes]
+    head: PlainHead
     loop: asyncio.AbstractEventLoop
-    begun: float = field(default_factory=time.perf_counter)
+    state: dict[str, Any]
     body: bytes = b""
+    begun: float = field(default_factory=time.perf_counter)
 
 
 class Answered(NamedTuple):
@@ -79,33 +92,36 @@ class UnusualError(Exception):
     """The request is for the long way."""
 
 
-def begin_predict(request: PlainRequest, members: Members, ensemble: Ensemble, settings: Settings) -> Answering:
-    """POST /v1/ensembles/{ensemble_id}/predict."""
-    headers = request.headers
-    wanted = ANSWERS.get(headers.get(b"accept", b""))
-    content_type = BODIES.get(headers.get(b"content-type", b""))
-    if wanted is None or content_type is None:
-        raise UnusualError
-    texts = {
-        "content-type": content_type,
-        "x-shape": headers.get(b"x-shape", b"").decode("latin-1"),
-        "x-dtype": headers.get(b"x-dtype", b"").decode("latin-1"),
-    }
+def predict(headers: Headers) -> Begin | None:
+    """What POST /v1/ensembles/{ensemble_id}/predict does with bodies under such a head; None where it has to go the long way."""
+    wanted, content_type = ANSWERS.get(headers.get("accept", "")), headers.get("content-type", "")
+    if wanted is None or content_type not in BODIES:
+        return None
+    texts = {name: headers.get(name, "") for name in ("content-type", "x-shape", "x-dtype")}
+    return partial(_begin_predict, texts=texts, wants_array=wanted == NPY)
+
+
+def _begin_predict(
+    request: PlainRequest, members: Members, ensemble: Ensemble, settings: Settings, *, texts: Mapping[str, str], wants_array: bool
+) -> Answering:
     inputs = decode_inputs(request.body, texts, columns=ensemble.columns, input_shape=ensemble.input_shape)
     check_size(inputs, ensemble, with_members=False, settings=settings)
     _check_values(len(inputs), ensemble)
-    head = (_NPY_HEAD if wanted == NPY else _JSON_HEAD) % members.origin.encode()
 
     def answered(timed: Timed) -> Answered:
-        body = prediction_array(timed) if wanted == NPY else plain_prediction_json(members, ensemble, timed, begun=request.begun)
-        return Answered(head, body)
+        if wants_array:
+            return Answered(_NPY_HEAD % members.origin.encode(), prediction_array(timed))
+        return Answered(_JSON_HEAD % members.origin.encode(), plain_prediction_json(members, ensemble, timed, begun=request.begun))
 
     return Answering(ensemble.checked(inputs), answered)
 
 
-def begin_infer(request: PlainRequest, members: Members, ensemble: Ensemble, settings: Settings) -> Answering:
-    """POST /v2/models/{ensemble_id}/infer."""
-    headers = Headers(raw=list(request.headers.items()))
+def infer(headers: Headers) -> Begin:
+    """What POST /v2/models/{ensemble_id}/infer does with bodies under such a head."""
+    return partial(_begin_infer, headers=headers)
+
+
+def _begin_infer(request: PlainRequest, members: Members, ensemble: Ensemble, settings: Settings, *, headers: Headers) -> Answering:
     asked = read_inference(request.body, headers, input_shape=ensemble.input_shape, outputs=tuple(output_shapes(ensemble)))
     check_size(asked.inputs, ensemble, with_members=asked.with_members, settings=settings)
     if asked.with_members:
@@ -114,7 +130,7 @@ def begin_infer(request: PlainRequest, members: Members, ensemble: Ensemble, set
 
     def answered(timed: Timed) -> Answered:
         answer = inference_answer(
-            asked, timed.prediction, class_names=ensemble.class_names, model_name=request.ensemble_id, model_version=members.version
+            asked, timed.prediction, class_names=ensemble.class_names, model_name=request.head.ensemble_id, model_version=members.version
         )
         if answer.head_bytes is None:
             return Answered(_JSON_HEAD % members.origin.encode(), answer.body)

@@ -23,12 +23,13 @@ from service.dependencies import Services
 from service.ensembles import Members
 from service.errors import Problem
 from service.known_heads import KnownHeads
-from service.limits import MAX_HEADER_BYTES, MAX_URL_BYTES, request_id_of
+from service.limits import MAX_HEADER_BYTES, MAX_URL_BYTES, own_request_id
 from service.metrics import BEGUN, OK, RequestCounts
 from service.origins import is_loopback, is_loopback_host
 from service.principals import Scope as KeyScope
 from service.security_headers import SECURITY_HEADERS
-from service.short_answers import Answered, PlainRequest, begin_infer, begin_predict
+from service.short_answers import Answered, Begin, PlainHead, PlainRequest, infer, predict
+from worker.ids import new_id
 
 SHORT_WAY = "short_way"
 """Key of the lifespan's state: the ``ShortWay``."""
@@ -38,7 +39,10 @@ MAX_BYTES = HIGH_WATER_LIMIT
 
 MAX_LENGTH_DIGITS = 6
 
-ROUTES = {"/predict": ("/v1/ensembles/", begin_predict), "/infer": ("/v2/models/", begin_infer)}
+ROUTES: dict[str, tuple[str, Callable[[Headers], Begin | None]]] = {
+    "/predict": ("/v1/ensembles/", predict),
+    "/infer": ("/v2/models/", infer),
+}
 """By the end of a path its beginning, between which the ensemble stands, and what answers there."""
 
 UNUSUAL = frozenset({b"content-encoding", b"transfer-encoding", b"expect", b"origin", b"upgrade"})
@@ -77,32 +81,39 @@ class ShortWay:
         end = path[path.rfind("/") :]
         if end not in ROUTES or scope["method"] != "POST" or scope["query_string"] or len(path) > MAX_URL_BYTES:
             return None
-        start, begin = ROUTES[end]
+        start, route = ROUTES[end]
         ensemble_id = path[len(start) : -len(end)]
         if not path.startswith(start) or not ensemble_id or "/" in ensemble_id:
             return None
-        headers = self._plain_headers(scope["headers"])
-        return PlainRequest(scope, f"{start}{{ensemble_id}}{end}", ensemble_id, begin, headers, loop) if headers is not None else None
+        body_bytes = self._plain_body(scope["headers"])
+        headers = Headers(scope=scope)
+        begin = route(headers) if body_bytes else None
+        if begin is None:
+            return None
+        given = own_request_id(headers.get("x-request-id", ""))
+        head = PlainHead(f"{start}{{ensemble_id}}{end}", ensemble_id, headers, body_bytes, given.encode() if given else None, begin)
+        return PlainRequest(head, loop, scope["state"])
 
-    def _plain_headers(self, raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
+    def _plain_body(self, raw: list[tuple[bytes, bytes]]) -> int:
+        """The length of the body where there is nothing unusual about it and the headers, else 0."""
         headers = dict(raw)
         if len(headers) != len(raw) or not UNUSUAL.isdisjoint(headers):
-            return None
+            return 0
         length = headers.get(b"content-length", b"")
-        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or not 0 < int(length) <= self._max_bytes:
-            return None
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or int(length) > self._max_bytes:
+            return 0
         if self._serves_loopback and not is_loopback_host(headers.get(b"host", b"").decode("latin-1")):
-            return None
+            return 0
         if sum(map(len, headers)) + sum(map(len, headers.values())) > MAX_HEADER_BYTES:
-            return None
-        return headers
+            return 0
+        return int(length)
 
     def answer(self, request: PlainRequest, tell: Tell) -> None:
         """Calls ``tell`` once, on the request's event loop, on which this is called too, now or later; the request has no body then."""
-        state = request.scope["state"]
+        state = request.state
         state[BEGUN] = request.begun
         try:
-            principal, rate_headers = self._services.door.admit(Headers(scope=request.scope), KeyScope.PREDICT)
+            principal, rate_headers = self._services.door.admit(request.head.headers, KeyScope.PREDICT)
             state[DOOR_SAID] = principal, rate_headers
             self._services.predictor.enter()
         except Exception as error:  # noqa: BLE001  # the long way meets it again, and says what it is
@@ -114,7 +125,7 @@ class ShortWay:
         finish = partial(self._finish, request, rate_headers, tell)
         try:
             services = self._services.seen_by(principal.tenant)
-            members = services.ensembles.recent(request.ensemble_id) if services.predictor.has_company else None
+            members = services.ensembles.recent(request.head.ensemble_id) if services.predictor.has_company else None
             ensemble = services.predictor.loaded(members) if members is not None else None
         except Exception:  # noqa: BLE001  # as above; the place must be given back
             finish(None)
@@ -132,12 +143,12 @@ class ShortWay:
         if answered is None:
             tell(None)
             return
-        request_id = request_id_of(request.headers.get(b"x-request-id", b"").decode("latin-1")).encode()
+        request_id = request.head.request_id or new_id("req").encode()
         head = _HEAD % (len(answered.body), answered.head, request_id)
         if rate_headers:
             head += "".join(f"{name.lower()}: {value}\r\n" for name, value in rate_headers.items()).encode()
         tell((head, answered.body))
-        self._counts.add(method="POST", route=request.template, status=OK, seconds=time.perf_counter() - request.begun)
+        self._counts.add(method="POST", route=request.head.template, status=OK, seconds=time.perf_counter() - request.begun)
 
 
 _Finish = Callable[[Answered | None], None]
@@ -146,7 +157,7 @@ _Finish = Callable[[Answered | None], None]
 async def _look_and_compute(services: Services, request: PlainRequest, finish: _Finish) -> None:
     """Answers where the members have to be looked up, or loaded, first."""
     try:
-        members = await services.ensembles.find_soon(request.ensemble_id)
+        members = await services.ensembles.find_soon(request.head.ensemble_id)
         ensemble = services.predictor.loaded(members)
         if ensemble is None:
             ensemble = await run_in_threadpool(services.predictor.load, members)
@@ -159,7 +170,7 @@ async def _look_and_compute(services: Services, request: PlainRequest, finish: _
 def _compute(services: Services, request: PlainRequest, members: Members, ensemble: Ensemble, finish: _Finish) -> None:
     """Decodes the body, has the rows computed, and hands the answer on; None in place of every error."""
     try:
-        answering = request.begin(request, members, ensemble, services.settings)
+        answering = request.head.begin(request, members, ensemble, services.settings)
     except Exception:  # noqa: BLE001  # as above
         finish(None)
         return

@@ -1,4 +1,4 @@
-"""Text with fractions as arrays: the same as by the long way, or none at all."""
+"""Text of numbers as arrays: the same as by the long way, or none at all."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from service import prediction_bodies
 from service.number_lists import MAX_DEPTH, number_array
-from service.number_text import KEPT_BYTES, SIZES, fractions_of_text
+from service.number_text import KEPT_BYTES, SIZES, array_of_text
 from service.prediction_bodies import decode_inputs
 from tests.service.test_number_lists import NO_ARRAYS, NUMBERS, ODD, arrays_of
 
@@ -27,41 +27,56 @@ def by_the_long_way(text: bytes) -> Any:
     return number_array(orjson.loads(text)["inputs"], text)
 
 
-@given(st.one_of(arrays_of(NUMBERS), arrays_of(st.floats(allow_nan=False, allow_infinity=False, width=32))), st.booleans())
+@given(
+    st.one_of(arrays_of(NUMBERS), arrays_of(st.integers(0, 255)), arrays_of(st.floats(allow_nan=False, allow_infinity=False, width=32))),
+    st.booleans(),
+)
 def test_the_values_are_those_of_the_long_way(lists: list[Any], has_spaces: bool) -> None:
     text = (json.dumps if has_spaces else lambda value: orjson.dumps(value).decode())({"inputs": lists}).encode() + PADDING
-    found, expected = fractions_of_text(text), by_the_long_way(text)
+    expected = by_the_long_way(text)
+    found = array_of_text(text)
     if found is None:
-        assert b"." not in text or b"inf" in text
-        return
-    if expected is None:  # there are numbers beyond float32
+        assert expected is None or expected.dtype == np.int64 or b"." not in text
+    elif expected is None:  # there are numbers beyond float32
         assert not np.isfinite(found).all()
-        return
-    assert found.dtype == expected.dtype == np.float32
-    assert found.shape == expected.shape
-    assert found.tobytes() == expected.tobytes()
+    else:
+        assert found.dtype == expected.dtype
+        assert found.shape == expected.shape
+        assert found.tobytes() == expected.tobytes()
+        assert found.flags.writeable
+
+
+@given(arrays_of(st.integers(0, 255)))
+def test_bytes_are_read_here(lists: list[Any]) -> None:
+    text = orjson.dumps({"inputs": lists}) + PADDING
+    found = array_of_text(text)
+    assert found is not None
+    assert found.dtype == np.uint8
+    assert found.tolist() == lists
 
 
 @given(arrays_of(st.one_of(NUMBERS, ODD)))
 def test_whatever_is_no_array_of_numbers_is_none(lists: list[Any]) -> None:
     text = orjson.dumps({"inputs": lists}) + PADDING
-    found, expected = fractions_of_text(text), by_the_long_way(text)
+    found, expected = array_of_text(text), by_the_long_way(text)
     if found is None or (expected is None and not np.isfinite(found).all()):
         return
     assert expected is not None
     assert found.tobytes() == expected.tobytes()
 
 
-NO_FRACTIONS_TO_READ = """
+NOT_READ = """
     [[1.5,2],[3]]  [[1.5,2],[3],[4,5,6]]  [[1.5],2]  [1.5,[2]]  [[0.5,[2]]]  [[[1.5],[2]],[[3]]]  [[1.5],[]]  1.5  {"x":1.5}
     [1.5,true]  [[1.5,false]]  [1.5,null]  [1.5,{}]  [[1.5],{}]  [1.5,99999999999999999999]
+    [[1,2],[3]]  [[1],2]  [1,[2]]  [[1],[]]  [[],[1]]  [[],[]]  [[]]  []  1  {"x":1}  [1,true]  [1,null]  [1,{}]  [256]  [-1]  [1e2]
+    [18446744073709551616]
 """
-"""All but the object reach the parser."""
+"""All but the objects reach the parser."""
 
 
-@pytest.mark.parametrize("text", [*NO_FRACTIONS_TO_READ.split(), *NO_ARRAYS.split()])
+@pytest.mark.parametrize("text", [*NOT_READ.split(), *NO_ARRAYS.split()])
 def test_what_is_left_to_the_long_way(text: str) -> None:
-    assert fractions_of_text(f'{{"inputs":{text}}}'.encode() + PADDING) is None
+    assert array_of_text(f'{{"inputs":{text}}}'.encode() + PADDING) is None
 
 
 MALFORMED = (
@@ -82,8 +97,8 @@ MALFORMED = (
 
 @pytest.mark.parametrize("text", MALFORMED)
 def test_malformed_text_is_left_to_who_says_what_is_wrong(text: str) -> None:
-    assert fractions_of_text(f'{{"inputs":{text}}}'.encode() + PADDING) is None
-    assert fractions_of_text(b'{"inputs":[0.5]}' + PADDING) is not None, "the parser can be used again"
+    assert array_of_text(f'{{"inputs":{text}}}'.encode() + PADDING) is None
+    assert array_of_text(b'{"inputs":[0.5]}' + PADDING) is not None, "the parser can be used again"
 
 
 @pytest.mark.parametrize(
@@ -97,12 +112,12 @@ def test_malformed_text_is_left_to_who_says_what_is_wrong(text: str) -> None:
     ],
 )
 def test_other_documents_are_left_to_the_long_way(body: bytes) -> None:
-    assert fractions_of_text(body + PADDING) is None
+    assert array_of_text(body + PADDING) is None
 
 
 def test_depth_is_bounded() -> None:
     for depth, is_read in ((MAX_DEPTH, True), (MAX_DEPTH + 1, False)):
-        found = fractions_of_text(b'{"inputs":' + b"[" * depth + b"1.5" + b"]" * depth + b"}" + PADDING)
+        found = array_of_text(b'{"inputs":' + b"[" * depth + b"1.5" + b"]" * depth + b"}" + PADDING)
         assert (found is not None) == is_read
 
 
@@ -111,7 +126,7 @@ def test_bodies_of_all_sizes_in_several_threads(num_rows: int) -> None:
     values = np.random.default_rng(num_rows).random((num_rows, 784)).astype(np.float32)
     body = orjson.dumps({"inputs": values.tolist()})
     found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.extend(fractions_of_text(body) for _ in range(20))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.extend(array_of_text(body) for _ in range(20))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -124,6 +139,6 @@ def test_bodies_of_all_sizes_in_several_threads(num_rows: int) -> None:
 
 def test_decoding_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     made = np.zeros((1, 500), np.float32)
-    monkeypatch.setattr(prediction_bodies, "fractions_of_text", lambda _: made)
+    monkeypatch.setattr(prediction_bodies, "array_of_text", lambda _: made)
     body = orjson.dumps({"inputs": [[0.5] * 500]})
     assert decode_inputs(body, {"content-type": "application/json"}, columns=(), input_shape=(500,)) is made

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,9 @@ from clr.config import TrainingConfig
 from clr.ensemble import Ensemble, EnsemblePrediction
 from clr.snapshots import save_outputs, save_snapshot
 from clr.training import CycleEnd, train
+from service.batcher import Pass, Timed
+from service.ensembles import Members
+from service.predictions import plain_prediction_json
 from service.predictor import MAX_UNDER_WAY
 from tests.service.conftest import (
     TRAINING,
@@ -378,3 +382,17 @@ def test_regression_answers_values_with_their_spread(api: httpx2.Client, server:
         assert row["std"] == pytest.approx(np.std(row["members"]), abs=1e-5)
     bare = api.post(url, json={"inputs": rows}, headers={"Accept": "application/x-npy"})
     np.testing.assert_allclose(np.load(io.BytesIO(bare.content)), [row["value"] for row in answer["predictions"]], atol=1e-6)
+
+
+def test_ensembles_of_the_same_snapshots_keep_their_names_within_a_pass(trained: Trained) -> None:
+    ensemble = Ensemble.load([trained.weights(cycle) for cycle in range(3)])
+    company = Pass(ensemble.predict_with_uncertainty(trained.x[:3]))
+    asked = [(Members("ens_a", 3, ()), 0, 1), (Members("ens_b", 3, ()), 1, 3), (Members("ens_a", 4, ()), 2, 3)]
+    answers = [
+        json.loads(plain_prediction_json(members, ensemble, Timed(company, start, end, 0.001, 0.0025), begun=time.perf_counter()))
+        for members, start, end in asked
+    ]
+    assert [(each["ensemble_id"], each["ensemble_version"]) for each in answers] == [("ens_a", 3), ("ens_b", 3), ("ens_a", 4)]
+    assert [len(each["predictions"]) for each in answers] == [1, 2, 1]
+    assert answers[1]["predictions"][1] == answers[2]["predictions"][0] != answers[0]["predictions"][0]
+    assert {**answers[0]["timing_ms"], "total": None} == {"queue": 1.0, "compute": 2.5, "total": None}

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.datastructures import Headers
 
 from service import prediction_bodies, short_answers, short_way
 from service.batcher import Timed
@@ -104,14 +105,19 @@ def test_both_ways_infer_the_same(api: httpx2.Client, finished_job: str, trained
     url, body = f"/v2/models/{ensemble_of(finished_job)}/infer", head + rows.tobytes()
     answers: list[short_answers.Answered] = []
 
-    def spied(*args: Any) -> short_answers.Answering:
-        answering = short_answers.begin_infer(*args)
+    def spied(given: Headers) -> short_answers.Begin:
+        begin = short_answers.infer(given)
 
-        def answered(timed: Timed) -> short_answers.Answered:
-            answers.append(answering.answered(timed))
-            return answers[-1]
+        def begun(*args: Any) -> short_answers.Answering:
+            answering = begin(*args)
 
-        return answering._replace(answered=answered)
+            def answered(timed: Timed) -> short_answers.Answered:
+                answers.append(answering.answered(timed))
+                return answers[-1]
+
+            return answering._replace(answered=answered)
+
+        return begun
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(short_way.ROUTES, "/infer", ("/v2/models/", spied))
