@@ -1,5 +1,7 @@
 """The gradients of a mini-batch's mean loss: by autograd, or for a plain multilayer perceptron by hand, with the same bits.
 
+``clr.cnn_gradients`` has those of ``small_cnn``.
+
 Autograd records what a network does and frees what it kept, anew in every step. A small network on a CPU spends a sixth of its step on
 that. By hand the same kernels run in the same order on the same numbers, and write into gradients that stay.
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clr.config import MlpConfig, TrainingConfig
+from clr.config import MlpConfig, SmallCnnConfig, TrainingConfig
 from clr.models import has_dropout
 from clr.targets import Task
 
@@ -64,8 +66,8 @@ class AutogradGradients:
 
 
 def goes_by_hand(config: TrainingConfig, device: torch.device) -> bool:
-    """Whether ``MlpGradients`` can take the network: a multilayer perceptron in float32 without dropout, on the CPU."""
-    is_plain = isinstance(config.model, MlpConfig) and not has_dropout(config.model)
+    """Whether there is a way for the network: a multilayer perceptron without dropout or ``small_cnn``, in float32 on the CPU."""
+    is_plain = isinstance(config.model, MlpConfig | SmallCnnConfig) and not has_dropout(config.model)
     return is_plain and config.precision == "fp32" and device.type == "cpu"
 
 
@@ -81,7 +83,6 @@ class MlpGradients:
         for parameter in (*self._weights_KF, *self._biases_K):
             parameter.grad = torch.zeros_like(parameter)
         self._is_clear = True
-        self._one = torch.ones(())
 
     def clear(self) -> None:
         """As ``Gradients``."""
@@ -95,7 +96,7 @@ class MlpGradients:
         for weight_KF, bias_K in layers[:-1]:
             taken_BF.append(torch.addmm(bias_K, taken_BF[-1], weight_KF.t()).relu_())
         weight_KF, bias_K = layers[-1]
-        loss, grad_BK = self._loss(torch.addmm(bias_K, taken_BF[-1], weight_KF.t()), targets, share)
+        loss, grad_BK = loss_and_gradient(self._task, torch.addmm(bias_K, taken_BF[-1], weight_KF.t()), targets, share)
         for index in range(len(layers) - 1, -1, -1):
             weight_KF, bias_K = layers[index]
             self._put(weight_KF, torch.mm, grad_BK.t(), taken_BF[index])
@@ -104,20 +105,6 @@ class MlpGradients:
                 grad_BK = _aten.threshold_backward(_through(weight_KF, grad_BK), taken_BF[index], 0)
         self._is_clear = False
         return loss
-
-    def _loss(self, outputs_BK: Tensor, targets: Tensor, share: float | None) -> tuple[Tensor, Tensor]:
-        """The loss and its gradient by the outputs."""
-        scale = self._one if share is None else self._one * share
-        if self._task is Task.CLASSIFICATION:
-            log_probs_BK = _aten._log_softmax(outputs_BK, 1, False)
-            loss, total = _aten.nll_loss_forward(log_probs_BK, targets, None, _MEAN, _IGNORED_CLASS)
-            grad_BK = _aten.nll_loss_backward(scale, log_probs_BK, targets, None, _MEAN, _IGNORED_CLASS, total)
-            grad_BK = _aten._log_softmax_backward_data(grad_BK, log_probs_BK, 1, torch.float32)
-        else:
-            values_B = outputs_BK.squeeze(1)
-            loss = _aten.mse_loss(values_B, targets, _MEAN)
-            grad_BK = _aten.mse_loss_backward(scale, values_B, targets, _MEAN).unsqueeze(1)
-        return loss if share is None else loss * share, grad_BK
 
     def _put(self, parameter: Tensor, operation: Callable[..., Tensor], *operands: Tensor | int) -> None:
         """Writes what the operation gives into the parameter's gradient, or adds it to what is there."""
@@ -133,3 +120,26 @@ def _through(weight_KF: Tensor, grad_BK: Tensor) -> Tensor:
     if len(grad_BK) == weight_KF.shape[1] == 1:  # a single number counts as column-major, and autograd computes the transposed product
         return weight_KF.t().mm(grad_BK.t()).t()
     return grad_BK.mm(weight_KF)
+
+
+def put(parameter: Tensor, grad: Tensor, *, is_clear: bool) -> None:
+    """Makes the gradient the parameter's, or adds it to what is there."""
+    if is_clear or parameter.grad is None:
+        parameter.grad = grad
+    else:
+        parameter.grad += grad
+
+
+def loss_and_gradient(task: Task, outputs_BK: Tensor, targets: Tensor, share: float | None) -> tuple[Tensor, Tensor]:
+    """The rows' mean loss, times ``share`` where there is one, and its gradient (B, K) by the outputs."""
+    scale = torch.tensor(1.0 if share is None else share)
+    if task is Task.CLASSIFICATION:
+        log_probs_BK = _aten._log_softmax(outputs_BK, 1, False)
+        loss, total = _aten.nll_loss_forward(log_probs_BK, targets, None, _MEAN, _IGNORED_CLASS)
+        grad_BK = _aten.nll_loss_backward(scale, log_probs_BK, targets, None, _MEAN, _IGNORED_CLASS, total)
+        grad_BK = _aten._log_softmax_backward_data(grad_BK, log_probs_BK, 1, torch.float32)
+    else:
+        values_B = outputs_BK.squeeze(1)
+        loss = _aten.mse_loss(values_B, targets, _MEAN)
+        grad_BK = _aten.mse_loss_backward(scale, values_B, targets, _MEAN).unsqueeze(1)
+    return loss if share is None else loss * share, grad_BK

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from clr.augmentation import moved
+from clr.cnn_gradients import CnnGradients
 from clr.config import TrainingConfig
 from clr.gradients import AutogradGradients, Gradients, MlpGradients, goes_by_hand
+from clr.models import is_convolutional
 from clr.optimizers import state_tensors
 from clr.preprocessing import Preprocessing, arrange
 from clr.targets import Task
@@ -42,11 +44,11 @@ class TrainingStep:
         self.config, self.optimizer = config, optimizer
         self._model, self._preprocessing = model, preprocessing
         device = preprocessing.mean.device
-        self._gradients: Gradients = (
-            MlpGradients(model, task)
-            if goes_by_hand(config, device)
-            else AutogradGradients(model, task, optimizer=optimizer, autocast=_autocast(config.precision, device))
-        )
+        self._gradients: Gradients
+        if not goes_by_hand(config, device):
+            self._gradients = AutogradGradients(model, task, optimizer=optimizer, autocast=_autocast(config.precision, device))
+        else:
+            self._gradients = CnnGradients(model, task) if is_convolutional(config.model) else MlpGradients(model, task)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Updates the network by the gradient of the rows' mean loss, and returns that loss before the update, on the device."""

@@ -123,11 +123,12 @@ def test_a_run_by_hand_has_the_bits_of_one_by_autograd(name: str, monkeypatch: p
         (MLP, "bf16", CPU, False),
         (MLP, "fp32", torch.device("cuda"), False),
         ({**MLP, "params": {"hidden": [8], "dropout": 0.1}}, "fp32", CPU, False),
-        (CNN, "fp32", CPU, False),
+        (CNN, "fp32", CPU, True),
+        (CNN, "bf16", CPU, False),
+        (CNN, "fp32", torch.device("cuda"), False),
+        ({"architecture": "resnet", "params": {"depth": 8}}, "fp32", CPU, False),
     ],
 )
-def test_only_plain_perceptrons_in_float32_on_the_cpu_go_by_hand(
-    model: dict[str, Any], precision: str, device: torch.device, expected: bool
-) -> None:
+def test_which_networks_go_by_hand(model: dict[str, Any], precision: str, device: torch.device, expected: bool) -> None:
     config: TrainingConfig = make_config(model=model, precision=precision)
     assert goes_by_hand(config, device) is expected
