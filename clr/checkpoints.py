@@ -14,13 +14,12 @@ from torch import Tensor
 from clr import tensor_files
 from clr.config import TrainingConfig
 from clr.errors import CheckpointError
+from clr.gradients import gradients_form
 from clr.schedule_config import WarmRestartsSchedule
 
 __all__ = ["Checkpoint", "CheckpointError", "environment", "load_checkpoint", "save_checkpoint", "with_more_cycles"]
 
 _FORMAT = 1
-ARITHMETIC = 2
-"""Of our own training: raised where the same config and data give other bits than before. 2: gradients of ``small_cnn`` by hand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,9 @@ class Checkpoint:
 
     def matches_environment(self, device: str) -> list[str]:
         """What differs between here and where the checkpoint was written; if anything, resuming is not bit-exact."""
-        then, now = self.state["environment"], environment(device)
+        config = TrainingConfig.model_validate(self.state["config"])
+        now = environment(device) | {"gradients": gradients_form(config, torch.device(device))}
+        then = {"gradients": "autograd"} | self.state["environment"]  # where nothing was noted yet, there was no other form
         return [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
 
 
@@ -54,7 +55,6 @@ def environment(device: str) -> dict[str, str | int]:
     """What the bits of a result depend on besides config and data."""
     is_cuda = torch.device(device).type == "cuda"
     return {
-        "arithmetic": ARITHMETIC,
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if is_cuda else f"cpu {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),

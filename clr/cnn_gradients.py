@@ -44,11 +44,12 @@ class CnnGradients:
         """As ``Gradients``."""
         first = self._first.pooled_forward(inputs)
         second = self._second.pooled_forward(first.outputs)
-        convolved, outputs, statistics = self._last.forward(second.outputs)
-        features_BC = outputs.mean((2, 3))
+        last = self._last.forward(second.outputs)
+        features_BC = last.outputs.mean((2, 3))
         loss, grad_BK = self._head_backward(features_BC, targets, share)
-        grad = (grad_BK.mm(self._head.weight) / (outputs.shape[2] * outputs.shape[3]))[:, :, None, None].expand_as(outputs)
-        grad = self._last.backward(second.outputs, convolved, outputs, statistics, grad, is_clear=self._is_clear)
+        num_pixels = last.outputs.shape[2] * last.outputs.shape[3]
+        grad = (grad_BK.mm(self._head.weight) / num_pixels)[:, :, None, None].expand_as(last.outputs)
+        grad = self._last.backward(last, grad, is_clear=self._is_clear)
         grad = self._second.pooled_backward(second, grad, is_clear=self._is_clear)
         self._first.pooled_backward(first, grad, is_clear=self._is_clear, needs_inputs=False)
         self._is_clear = False
@@ -61,6 +62,16 @@ class CnnGradients:
         put(head.weight, grad_BK.t().mm(features_BC), is_clear=self._is_clear)
         put(head.bias, grad_BK.sum(0), is_clear=self._is_clear)
         return loss, grad_BK
+
+
+class _Whole(NamedTuple):
+    """What a block without pooling keeps of its forward pass: what it takes, what its layers give, and its batch's statistics."""
+
+    inputs: Tensor
+    convolved: Tensor
+    outputs: Tensor
+    mean_C: Tensor
+    inverse_std_C: Tensor
 
 
 class _Pooled(NamedTuple):
@@ -104,24 +115,23 @@ class _Block:
         self.running_mean_C, self.running_variance_C, self.num_batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
         self.momentum, self.eps = norm.momentum, norm.eps
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Without pooling: the convolution's outputs, those of the block, and the batch's means and inverse standard deviations (C)."""
+    def forward(self, inputs: Tensor) -> _Whole:
+        """Without pooling."""
         convolved = _convolved(inputs, self.weight)
         self.num_batches += 1
-        outputs, *statistics = torch.native_batch_norm(
+        outputs, mean_C, inverse_std_C = torch.native_batch_norm(
             convolved, self.scale_C, self.bias_C, self.running_mean_C, self.running_variance_C, True, self.momentum, self.eps
         )
-        return convolved, outputs.relu_(), (statistics[0], statistics[1])
+        return _Whole(inputs, convolved, outputs.relu_(), mean_C, inverse_std_C)
 
-    def backward(
-        self, inputs: Tensor, convolved: Tensor, outputs: Tensor, statistics: tuple[Tensor, Tensor], grad: Tensor, *, is_clear: bool
-    ) -> Tensor:
+    def backward(self, kept: _Whole, grad: Tensor, *, is_clear: bool) -> Tensor:
         """Without pooling: puts the gradients, and returns that by the inputs."""
-        grad = _aten.threshold_backward(grad, outputs, 0)
+        grad = _aten.threshold_backward(grad, kept.outputs, 0)
+        running = self.running_mean_C, self.running_variance_C
         grad, grad_scale_C, grad_bias_C = _aten.native_batch_norm_backward(
-            grad, convolved, self.scale_C, self.running_mean_C, self.running_variance_C, *statistics, True, self.eps, _ALL
+            grad, kept.convolved, self.scale_C, *running, kept.mean_C, kept.inverse_std_C, True, self.eps, _ALL
         )
-        grad, grad_weight = _convolution_backward(grad, inputs, self.weight)
+        grad, grad_weight = _convolution_backward(grad, kept.inputs, self.weight)
         put(self.weight, grad_weight, is_clear=is_clear)
         put(self.scale_C, grad_scale_C, is_clear=is_clear)
         put(self.bias_C, grad_bias_C, is_clear=is_clear)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clr.config import MlpConfig, SmallCnnConfig, TrainingConfig
-from clr.models import has_dropout
+from clr.models import has_dropout, is_convolutional
 from clr.targets import Task
 
 _aten = torch.ops.aten
@@ -69,6 +69,11 @@ def goes_by_hand(config: TrainingConfig, device: torch.device) -> bool:
     """Whether there is a way for the network: a multilayer perceptron without dropout or ``small_cnn``, in float32 on the CPU."""
     is_plain = isinstance(config.model, MlpConfig | SmallCnnConfig) and not has_dropout(config.model)
     return is_plain and config.precision == "fp32" and device.type == "cpu"
+
+
+def gradients_form(config: TrainingConfig, device: torch.device) -> str:
+    """In which order gradients are computed, which their last bits depend on: as autograd does, or as ``clr.cnn_gradients``."""
+    return "pooled first" if goes_by_hand(config, device) and is_convolutional(config.model) else "autograd"
 
 
 class MlpGradients:

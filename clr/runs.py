@@ -13,6 +13,7 @@ from clr.config import TrainingConfig
 from clr.cycle_rule import SAMPLE_ROWS, Look
 from clr.datasets import Dataset
 from clr.errors import CheckpointError, DivergedError, ScheduleError
+from clr.gradients import gradients_form
 from clr.held_out import HeldOut
 from clr.inference import network_outputs
 from clr.minima import is_minimum
@@ -193,7 +194,8 @@ class Run:
             "plan": self.plan.state(),
             "config": self._config.model_dump(mode="json"),
             "dataset_sha256": self._dataset.sha256,
-            "environment": environment(str(self._device)) | {"steps": self._do_step.form},
+            "environment": environment(str(self._device))
+            | {"steps": self._do_step.form, "gradients": gradients_form(self._config, self._device)},
         }
         return Checkpoint(step, _copies(tensors), state)
 

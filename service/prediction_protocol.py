@@ -72,6 +72,7 @@ class PredictionHttpProtocol(BoundedHttpProtocol):
         is_one_request = is_at_head and self._num_begun == 1 and self._is_between_requests
         if is_one_request and short_way is not None and self._plain is not None:
             short_way.heads.note(data, self._plain)
+        self._plain = None  # it may hold a secret
 
     def on_message_begin(self) -> None:
         """Counts the requests that begin in what came."""

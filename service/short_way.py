@@ -86,7 +86,7 @@ class ShortWay:
         if not path.startswith(start) or not ensemble_id or "/" in ensemble_id:
             return None
         body_bytes = self._plain_body(scope["headers"])
-        headers = Headers(scope=scope)
+        headers = Headers(raw=list(scope["headers"]))
         begin = route(headers) if body_bytes else None
         if begin is None:
             return None

@@ -36,6 +36,15 @@ CASES = {
     "small_cnn with augmentation": Case(
         make_images(channels=3), {"model": {"architecture": "small_cnn", "params": {"width": 4}}, "augmentation": "flip_crop"}
     ),
+    "small_cnn with accumulation": Case(
+        make_images(),
+        {
+            "model": {"architecture": "small_cnn", "params": {"width": 3}},
+            "optimizer": {"type": "adamw"},
+            "batch_size": 5,
+            "accumulation": 2,
+        },
+    ),
     "resnet with adamw": Case(
         make_images(), {"model": {"architecture": "resnet", "params": {"depth": 8, "width": 3}}, "optimizer": {"type": "adamw"}}
     ),
@@ -177,3 +186,12 @@ def test_another_environment_is_told_in_words() -> None:
     assert environment("cpu")["threads"] == 1
     torch.set_num_threads(2)
     assert checkpoint.matches_environment("cpu") == ["threads: 1 then, 2 now"]
+
+
+@pytest.mark.parametrize(("architecture", "told"), [("mlp", []), ("small_cnn", ["gradients: autograd then, pooled first now"])])
+def test_gradients_of_another_form_are_told(architecture: str, told: list[str]) -> None:
+    config = make_config(model={"architecture": architecture}, schedule=SHORT, precision="fp32")
+    checkpoint = next(steady(config, make_images())).checkpoint()
+    assert checkpoint.matches_environment("cpu") == []
+    del checkpoint.state["environment"]["gradients"]  # as it was before there were two
+    assert checkpoint.matches_environment("cpu") == told

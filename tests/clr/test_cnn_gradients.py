@@ -79,7 +79,9 @@ def worst(found: nn.Module, expected: nn.Module) -> float:
 
 @settings(max_examples=60)
 @given(
-    size=st.tuples(st.sampled_from([1, 3, 4]), st.integers(8, 13), st.integers(8, 13)),
+    size=st.tuples(st.sampled_from([1, 3, 4]), st.integers(4, 13), st.integers(4, 13)).filter(
+        lambda size: (size[1] // 4) * (size[2] // 4) > 1
+    ),
     width=st.integers(1, 9),
     num_classes=st.integers(2, 5),
     num_rows=st.integers(4, 40),
@@ -118,6 +120,7 @@ def test_scales_of_zero_take_nothing_from_the_others() -> None:
     inputs, targets = rows_for(Task.CLASSIFICATION, 16, (1, 9, 9), 4, seed=1)
     CnnGradients(by_hand, Task.CLASSIFICATION).add(inputs, targets)
     by_autograd(exact, Task.CLASSIFICATION).add(inputs.double(), targets)
+    assert by_hand[1].weight.grad.isfinite().all()  # type: ignore[index]  # a batch norm
     with torch.no_grad():  # which of the equal pixels of a window is its largest is anybody's choice
         for model in (by_hand, exact):
             model[1].weight.grad[1] = 1.0  # type: ignore[index]  # as above

@@ -40,8 +40,9 @@ def test_nothing_happens_where_nothing_is_armed() -> None:
     failpoint("claim.claimed")
 
 
-def test_a_point_that_is_off_costs_less_than_a_microsecond() -> None:
-    assert min(timeit.repeat(lambda: failpoint("claim.claimed"), number=1000, repeat=20)) < 1000 * 1e-6
+def test_a_point_that_is_off_costs_no_more_than_a_few_calls() -> None:
+    off, call = (min(timeit.repeat(function, number=1000, repeat=20)) for function in (lambda: failpoint("claim.claimed"), lambda: bool("")))
+    assert off < 10 * call
 
 
 def test_a_shot_falls_at_its_passing_and_only_then() -> None:
