@@ -41,7 +41,9 @@ def test_nothing_happens_where_nothing_is_armed() -> None:
 
 
 def test_a_point_that_is_off_costs_no_more_than_a_few_calls() -> None:
-    off, call = (min(timeit.repeat(function, number=1000, repeat=20)) for function in (lambda: failpoint("claim.claimed"), lambda: bool("")))
+    off, call = (
+        min(timeit.repeat(function, number=1000, repeat=20)) for function in (lambda: failpoint("claim.claimed"), lambda: bool(""))
+    )
     assert off < 10 * call
 
 
