@@ -41,7 +41,7 @@ CASES = {
         {
             "model": {"architecture": "small_cnn", "params": {"width": 3}},
             "optimizer": {"type": "adamw"},
-            "batch_size": 5,
+            "batch_size": 4,
             "accumulation": 2,
         },
     ),
