@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from clr.gradients import loss_and_gradient, put
+from clr.gradients import loss_and_gradient
 from clr.models import GlobalAverage
 from clr.targets import Task
 
@@ -59,8 +59,8 @@ class CnnGradients:
         """The loss and its gradient by the outputs."""
         head = self._head
         loss, grad_BK = loss_and_gradient(self._task, torch.addmm(head.bias, features_BC, head.weight.t()), targets, share)
-        put(head.weight, grad_BK.t().mm(features_BC), is_clear=self._is_clear)
-        put(head.bias, grad_BK.sum(0), is_clear=self._is_clear)
+        _put(head.weight, grad_BK.t().mm(features_BC), is_clear=self._is_clear)
+        _put(head.bias, grad_BK.sum(0), is_clear=self._is_clear)
         return loss, grad_BK
 
 
@@ -132,9 +132,7 @@ class _Block:
             grad, kept.convolved, self.scale_C, *running, kept.mean_C, kept.inverse_std_C, True, self.eps, _ALL
         )
         grad, grad_weight = _convolution_backward(grad, kept.inputs, self.weight)
-        put(self.weight, grad_weight, is_clear=is_clear)
-        put(self.scale_C, grad_scale_C, is_clear=is_clear)
-        put(self.bias_C, grad_bias_C, is_clear=is_clear)
+        self._put(grad_weight, grad_scale_C, grad_bias_C, is_clear=is_clear)
         return grad
 
     def pooled_forward(self, inputs: Tensor) -> _Pooled:
@@ -178,10 +176,20 @@ class _Block:
         grad, grad_weight = _convolution_backward(grad, kept.inputs, kept.weight, needs_inputs=needs_inputs)
         if kept.signs_C is not None:
             grad_weight, grad_scale_C = grad_weight * kept.signs_C[:, None, None, None], grad_scale_C * kept.signs_C
-        put(self.weight, grad_weight, is_clear=is_clear)
-        put(self.scale_C, grad_scale_C, is_clear=is_clear)
-        put(self.bias_C, grad_bias_C, is_clear=is_clear)
+        self._put(grad_weight, grad_scale_C, grad_bias_C, is_clear=is_clear)
         return grad
+
+    def _put(self, grad_weight: Tensor, grad_scale_C: Tensor, grad_bias_C: Tensor, *, is_clear: bool) -> None:
+        for parameter, grad in ((self.weight, grad_weight), (self.scale_C, grad_scale_C), (self.bias_C, grad_bias_C)):
+            _put(parameter, grad, is_clear=is_clear)
+
+
+def _put(parameter: Tensor, grad: Tensor, *, is_clear: bool) -> None:
+    """Makes the gradient the parameter's, or adds it to what is there."""
+    if is_clear or parameter.grad is None:
+        parameter.grad = grad
+    else:
+        parameter.grad += grad
 
 
 def _convolved(inputs: Tensor, weight: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class AutogradGradients:
 
 
 def goes_by_hand(config: TrainingConfig, device: torch.device) -> bool:
-    """Whether there is a way for the network: a multilayer perceptron without dropout or ``small_cnn``, in float32 on the CPU."""
+    """Whether there is a way by hand for the network: a multilayer perceptron without dropout or ``small_cnn``, in float32 on the CPU."""
     is_plain = isinstance(config.model, MlpConfig | SmallCnnConfig) and not has_dropout(config.model)
     return is_plain and config.precision == "fp32" and device.type == "cpu"
 
@@ -125,14 +125,6 @@ def _through(weight_KF: Tensor, grad_BK: Tensor) -> Tensor:
     if len(grad_BK) == weight_KF.shape[1] == 1:  # a single number counts as column-major, and autograd computes the transposed product
         return weight_KF.t().mm(grad_BK.t()).t()
     return grad_BK.mm(weight_KF)
-
-
-def put(parameter: Tensor, grad: Tensor, *, is_clear: bool) -> None:
-    """Makes the gradient the parameter's, or adds it to what is there."""
-    if is_clear or parameter.grad is None:
-        parameter.grad = grad
-    else:
-        parameter.grad += grad
 
 
 def loss_and_gradient(task: Task, outputs_BK: Tensor, targets: Tensor, share: float | None) -> tuple[Tensor, Tensor]:

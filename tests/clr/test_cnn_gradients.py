@@ -25,7 +25,7 @@ CNN = {"architecture": "small_cnn", "params": {"width": 4}}
 
 
 def network(size: tuple[int, int, int], width: int, num_outputs: int, seed: int = 0) -> nn.Module:
-    """One that has trained: norms with slopes of both signs and statistics of their own."""
+    """One that has trained: norms with scales of both signs and statistics of their own."""
     config = SmallCnnConfig(architecture="small_cnn", params=SmallCnnParams(width=width))
     with torch.random.fork_rng():
         torch.manual_seed(seed)

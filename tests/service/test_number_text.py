@@ -71,7 +71,7 @@ NOT_READ = """
     [[1,2],[3]]  [[1],2]  [1,[2]]  [[1],[]]  [[],[1]]  [[],[]]  [[]]  []  1  {"x":1}  [1,true]  [1,null]  [1,{}]  [256]  [-1]  [1e2]
     [18446744073709551616]
 """
-"""All but the objects reach the parser."""
+"""All but the objects and the negative number reach the parser."""
 
 
 @pytest.mark.parametrize("text", [*NOT_READ.split(), *NO_ARRAYS.split()])

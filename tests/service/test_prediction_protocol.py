@@ -175,6 +175,7 @@ def test_an_answered_connection_keeps_nothing(server: Server, path: str, trained
             protocol = made[0]()
             assert protocol is not None
             assert protocol.cycle.body == b""
+            assert protocol._plain is None
             connection.sendall(json_request(path, trained.x[0]))  # its head is known
             assert answers.next()[0] == 200
             assert cast(_Unparsed, protocol.cycle).request.body == b""
